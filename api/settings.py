@@ -1,0 +1,29 @@
+"""Settings of one gateway process."""
+
+from typing import ClassVar
+
+from pydantic import Field, SecretStr
+
+from shared.settings import Settings
+
+
+class ApiSettings(Settings):
+    """Serve the OpenAI-compatible endpoint: queue chat jobs in Redis and relay their token streams."""
+
+    aliases: ClassVar[dict[str, str]] = {}
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
+    port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on.")
+    api_key: SecretStr | None = Field(None, description="Key that clients must send as a bearer token.")
+    request_timeout_s: float = Field(600.0, gt=0, description="Longest time from acceptance to the last token.")
+    first_event_wait_s: float = Field(
+        20.0, gt=0, description="Wait this long for the first token before a stream answers 200 and keep-alives begin."
+    )
+    keep_alive_s: float = Field(10.0, gt=0, description="Pause between keep-alive comments of a silent stream.")
+    max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body.")
+    max_media_bytes: int = Field(64 * 2**20, gt=0, description="Most bytes of media in one request.")
+    max_media: int = Field(64, gt=0, description="Most pictures and clips in one request.")
+    media_timeout_s: float = Field(20.0, gt=0, description="Longest time to fetch one picture or clip.")
+    allow_private_media_hosts: bool = Field(
+        False, description="Fetch media from loopback and private addresses too (a trusted network only)."
+    )

@@ -1,0 +1,55 @@
+"""The model types people know by name: where their weights lie and which family serves them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.job import MediaKind
+
+_VISION = (MediaKind.IMAGE, MediaKind.VIDEO)
+
+
+class Family(StrEnum):
+    """One file of `worker/models/` each."""
+
+    INTERNVL2 = "internvl2"
+    FAKE = "fake"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelType:
+    """One entry; hub ids are None where there is nothing to download."""
+
+    name: str
+    family: Family
+    huggingface_id: str | None = None
+    modelscope_id: str | None = None
+    modalities: tuple[MediaKind, ...] = ()
+
+
+def _internvl2(size: str, repository: str) -> ModelType:
+    hub_id = f"OpenGVLab/{repository}"
+    return ModelType(f"internvl2-{size}", Family.INTERNVL2, hub_id, hub_id, _VISION)
+
+
+MODEL_TYPES: dict[str, ModelType] = {
+    entry.name: entry
+    for entry in (
+        _internvl2("1b", "InternVL2-1B"),
+        _internvl2("2b", "InternVL2-2B"),
+        _internvl2("4b", "InternVL2-4B"),
+        _internvl2("8b", "InternVL2-8B"),
+        _internvl2("26b", "InternVL2-26B"),
+        _internvl2("40b", "InternVL2-40B"),
+        _internvl2("76b", "InternVL2-Llama3-76B"),
+        ModelType("fake", Family.FAKE),
+    )
+}
+
+
+def find_by_hub_id(model_id: str) -> ModelType | None:
+    """The entry whose hub id this is, whatever its case; None if nobody knows it."""
+    wanted = model_id.lower()
+    for entry in MODEL_TYPES.values():
+        if wanted in {(entry.huggingface_id or "").lower(), (entry.modelscope_id or "").lower()} - {""}:
+            return entry
+    return None

@@ -1,0 +1,19 @@
+"""One way to reach Redis."""
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError, TimeoutError
+
+from shared.settings import Settings
+
+
+def open_redis(settings: Settings) -> Redis:
+    """Return a client that retries a lost connection; whoever opens it closes it."""
+    client: Redis = Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
+        retry_on_error=[ConnectionError, TimeoutError],
+        health_check_interval=30,
+    )
+    return client

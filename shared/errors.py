@@ -1,0 +1,128 @@
+"""Why a job could not be done. Meaning lives here; the HTTP status is `api/errors.py`'s business.
+
+JobError
+├── InvalidRequest              the client can mend it; `param` names the field
+│   ├── InvalidMedia            a picture, clip or its address is unusable
+│   ├── ContextLengthExceeded   prompt and answer do not fit (known only in the worker)
+│   └── ModelNotFound           nobody ever served a model of that name
+├── InvalidApiKey               missing or wrong key
+├── ModelUnavailable            the name is known, but no live worker serves it
+├── DeadlineExceeded            the answer took longer than the request may take
+├── WorkerLost                  the job took its workers down and is not tried again
+├── StreamInterrupted           events are missing and the log no longer has them
+└── InternalError               our fault; the cause is in the log only
+"""
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """The closed set of outcomes that are not an answer; clients see these strings."""
+
+    INVALID_REQUEST = "invalid_request"
+    INVALID_MEDIA = "invalid_media"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    MODEL_NOT_FOUND = "model_not_found"
+    INVALID_API_KEY = "invalid_api_key"
+    MODEL_UNAVAILABLE = "model_unavailable"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    WORKER_LOST = "worker_lost"
+    STREAM_INTERRUPTED = "stream_interrupted"
+    INTERNAL_ERROR = "internal_error"
+
+
+class JobError(Exception):
+    """Base of every error a client may see: a message in prose and the field it is about."""
+
+    code: ErrorCode = ErrorCode.INTERNAL_ERROR
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequest(JobError):
+    """The request can't be honoured as it stands."""
+
+    code = ErrorCode.INVALID_REQUEST
+
+
+class InvalidMedia(InvalidRequest):
+    """A picture or clip can't be fetched, read or decoded."""
+
+    code = ErrorCode.INVALID_MEDIA
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """The prompt and the requested answer do not fit in the model's context."""
+
+    code = ErrorCode.CONTEXT_LENGTH_EXCEEDED
+
+
+class ModelNotFound(InvalidRequest):
+    """No model of that name was ever served here."""
+
+    code = ErrorCode.MODEL_NOT_FOUND
+
+
+class InvalidApiKey(JobError):
+    """The API key is missing or wrong."""
+
+    code = ErrorCode.INVALID_API_KEY
+
+
+class ModelUnavailable(JobError):
+    """The model is known, but no live worker serves it now."""
+
+    code = ErrorCode.MODEL_UNAVAILABLE
+
+
+class DeadlineExceeded(JobError):
+    """The answer was not finished within the time a request may take."""
+
+    code = ErrorCode.DEADLINE_EXCEEDED
+
+
+class WorkerLost(JobError):
+    """Every worker that took the job died of it."""
+
+    code = ErrorCode.WORKER_LOST
+
+
+class StreamInterrupted(JobError):
+    """Part of the answer was lost on its way and can't be recovered."""
+
+    code = ErrorCode.STREAM_INTERRUPTED
+
+
+class InternalError(JobError):
+    """Something broke on our side; the message says nothing of what."""
+
+    code = ErrorCode.INTERNAL_ERROR
+
+    def __init__(self) -> None:
+        super().__init__("The server had an internal error; please try again.")
+
+
+_CLASSES: dict[ErrorCode, type[JobError]] = {
+    cls.code: cls
+    for cls in (
+        InvalidRequest,
+        InvalidMedia,
+        ContextLengthExceeded,
+        ModelNotFound,
+        InvalidApiKey,
+        ModelUnavailable,
+        DeadlineExceeded,
+        WorkerLost,
+        StreamInterrupted,
+    )
+}
+
+
+def job_error(code: ErrorCode, message: str, param: str | None = None) -> JobError:
+    """Rebuild the error that crossed Redis as its three fields."""
+    if code is ErrorCode.INTERNAL_ERROR:
+        return InternalError()
+    return _CLASSES[code](message, param=param)

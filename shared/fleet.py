@@ -1,0 +1,42 @@
+"""What a worker says of itself in its heartbeat, and so what a gateway knows of the fleet."""
+
+from enum import StrEnum
+
+import msgspec
+
+from shared.job import MediaKind, SamplingParams
+
+
+class WorkerState(StrEnum):
+    """Where a worker stands in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker, as its last heartbeat described it."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    device: str
+    """As `cpu` or `cuda:0 (NVIDIA H200)`."""
+    model: str
+    """The id clients ask for, and the name of the queue the worker pulls from."""
+    model_type: str
+    state: WorkerState
+    modalities: tuple[MediaKind, ...] = ()
+    """Media kinds the model takes beside text."""
+    max_model_len: int = 0
+    """Most tokens of prompt and answer together."""
+    sampling: SamplingParams = SamplingParams()
+    """The model's own defaults; the gateway fills a request's gaps from them."""
+    slots: int = 0
+    """Sequences the worker decodes at once."""
+    running: int = 0
+    """Jobs it holds now."""
+    started_s: float = 0.0
+    """Unix time the process started."""

@@ -1,0 +1,86 @@
+"""What gateway and worker agree to do for one request: frozen, complete, every default resolved."""
+
+from enum import StrEnum
+from typing import NewType
+
+import msgspec
+
+JobId = NewType("JobId", str)
+
+
+class MediaKind(StrEnum):
+    """What a media part is; a model type names the kinds it takes."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+
+
+class Role(StrEnum):
+    """Who said a message."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class TextPart(msgspec.Struct, frozen=True, tag="text"):
+    """Text as the client typed it; it never becomes control tokens."""
+
+    text: str
+
+
+class MediaPart(msgspec.Struct, frozen=True, tag="media"):
+    """A picture, clip or sound, by the content hash under which its bytes lie in Redis."""
+
+    kind: MediaKind
+    sha256: str
+    param: str
+    """Where the client wrote it, as `messages[0].content[1]`; errors about it name this place."""
+
+
+Part = TextPart | MediaPart
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn's contribution: its parts in the order they stand in the prompt."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How tokens are chosen and when the answer ends."""
+
+    temperature: float = 0.0
+    """0 is greedy; above it divides the logits."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probability reaches this; 1 keeps all."""
+    top_k: int = 0
+    """Keep this many of the likeliest tokens; 0 keeps all."""
+    seed: int = 0
+    """The draw for a token depends on (seed, position) only."""
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these strings."""
+    max_tokens: int | None = None
+    """Most tokens of the answer; None is what the context leaves."""
+
+
+class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One chat completion, as it lies in the queue.
+
+    Created by the gateway's validation, ended by exactly one terminal event.
+    """
+
+    id: JobId
+    """Also the completion's id, arq's job id and the name of the job's log."""
+    model: str
+    """The base model whose queue the job waits in."""
+    gateway: str
+    """Id of the gateway process that listens for the events."""
+    messages: tuple[Message, ...]
+    sampling: SamplingParams
+    created_s: float
+    """Unix time of acceptance."""
+    deadline_s: float
+    """Unix time after which nobody waits for the answer any more."""

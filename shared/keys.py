@@ -1,0 +1,61 @@
+"""Redis key and channel names: the only place one is spelled."""
+
+from shared.job import JobId
+
+WORKERS = "workers"
+"""Sorted set of worker ids; the score is the Unix time at which the heartbeat goes stale."""
+
+
+def queue(model: str) -> str:
+    """arq's queue of one base model: sorted set, the score is the enqueue time in ms."""
+    return f"queue:{model}"
+
+
+def wake(model: str) -> str:
+    """List that idle workers of the model block on; an enqueue pushes one poke."""
+    return f"wake:{model}"
+
+
+def inflight(model: str) -> str:
+    """Sorted set of claimed jobs; the score is the lease's expiry in ms of Redis time."""
+    return f"inflight:{model}"
+
+
+def lease(job: JobId) -> str:
+    """Hash: who holds the job (`holder`), its `attempt`, and how many workers it has `lost`."""
+    return f"lease:{job}"
+
+
+def log(job: JobId) -> str:
+    """Stream of the job's events; the entry id is `<seq>-0`."""
+    return f"log:{job}"
+
+
+def payload(job: JobId) -> str:
+    """arq's own key of a queued job (a test compares the prefix with arq's)."""
+    return f"arq:job:{job}"
+
+
+def events(gateway: str) -> str:
+    """Channel on which one gateway hears the events of all its jobs."""
+    return f"events:{gateway}"
+
+
+def cancel(worker: str) -> str:
+    """Channel on which one worker hears which of its jobs to drop."""
+    return f"cancel:{worker}"
+
+
+def media(sha256: str) -> str:
+    """Bytes of one picture or clip, by content hash."""
+    return f"media:{sha256}"
+
+
+def worker(worker_id: str) -> str:
+    """The worker's last heartbeat."""
+    return f"worker:{worker_id}"
+
+
+def gpu(host: str, index: str) -> str:
+    """Lease of one GPU of one host; the value is the worker that holds it."""
+    return f"gpu:{host}:{index}"

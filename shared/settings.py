@@ -1,0 +1,114 @@
+"""Settings as frozen values, read once: command line, then BATON_… variables, then a YAML file, then defaults."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+CONFIG_VARIABLE = "BATON_CONFIG"
+"""Names the optional YAML file; `--config` does the same."""
+
+
+class Settings(BaseSettings):
+    """What every process needs; each process's own class adds to it."""
+
+    model_config = SettingsConfigDict(env_prefix="BATON_", frozen=True, extra="forbid")
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Redis that carries jobs and events (redis:// or rediss://)."
+    )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least severe level to log.")
+
+    aliases: ClassVar[dict[str, str]] = {}
+    """Other spellings of an option, as people know them from elsewhere: spelling → field."""
+
+    @classmethod
+    def read(cls, arguments: Sequence[str] | None = None) -> Self:
+        """Read the settings of this process; a mistake is told in one line each and ends it with status 2."""
+        parser = cls.parser()
+        given = vars(parser.parse_args([_underscored(a) for a in (sys.argv[1:] if arguments is None else arguments)]))
+        if (config := given.pop("config", None)) is not None:
+            os.environ[CONFIG_VARIABLE] = config
+        try:
+            return cls(**given)
+        except (ValidationError, FileNotFoundError) as error:
+            parser.error(_explain(error))
+
+    @classmethod
+    def parser(cls) -> argparse.ArgumentParser:
+        """The command line made of the fields: one option each, dashes and underscores the same."""
+        parser = argparse.ArgumentParser(
+            description=cls.__doc__,
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+            epilog="Each option is also a variable, as BATON_REDIS_URL, and a key of the YAML file.",
+        )
+        parser.add_argument("--config", metavar="FILE", help="YAML file with any of these options.")
+        for name, field in cls.model_fields.items():
+            spellings = [f"--{name}", *(f"--{alias}" for alias, target in cls.aliases.items() if target == name)]
+            parser.add_argument(*spellings, dest=name, help=_help(field), **_shape(name, field))
+        return parser
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the YAML file under the environment; one file may serve several processes."""
+        path = os.environ.get(CONFIG_VARIABLE)
+        return init_settings, env_settings, *([_YamlSource(settings_cls, path)] if path else [])
+
+
+class _YamlSource(YamlConfigSettingsSource):
+    """The YAML file, of which each process takes the keys it knows."""
+
+    def __init__(self, settings_cls: type[BaseSettings], path: str) -> None:
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"config file {path} does not exist")
+        super().__init__(settings_cls, yaml_file=path)
+
+    def __call__(self) -> dict[str, Any]:
+        return {key: value for key, value in super().__call__().items() if key in self.settings_cls.model_fields}
+
+
+def _underscored(argument: str) -> str:
+    """`--max-model-len=5` → `--max_model_len=5`; values keep their dashes."""
+    if not argument.startswith("--"):
+        return argument
+    name, separator, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + separator + value
+
+
+def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
+    if field.annotation is bool:
+        return {"nargs": "?", "const": "true", "metavar": "true|false"}
+    return {"metavar": name.upper()}
+
+
+def _help(field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True)
+    shown = "" if default is None or isinstance(default, SecretStr) else f" [{default}]"
+    return f"{field.description}{shown}".replace("%", "%%")
+
+
+def _explain(error: ValidationError | FileNotFoundError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return str(error)
+    return "; ".join(
+        f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" if e["loc"] else e["msg"]
+        for e in error.errors(include_input=False)
+    )

@@ -1,0 +1,38 @@
+"""Token ids to text that may be shown: no half characters."""
+
+from worker.engine.prompt import Tokenizer
+
+REPLACEMENT = "\ufffd"
+
+
+class IncrementalDetokenizer:
+    """Decodes one answer token by token, at a cost that doesn't grow with its length.
+
+    Each call decodes a short window twice: tokens shown before, and the same with the new ones.
+    The difference is new text. A window that ends in U+FFFD may be half a character, so it waits.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._window: list[int] = []
+        self._num_shown = 0
+
+    def push(self, token_id: int) -> str:
+        """Return the text that became whole; may be empty."""
+        self._window.append(token_id)
+        text = self._unseen()
+        if not text or text.endswith(REPLACEMENT):
+            return ""
+        del self._window[: self._num_shown]
+        self._num_shown = len(self._window)
+        return text
+
+    def flush(self) -> str:
+        """Return what is left at the end, be it whole or not."""
+        text = self._unseen()
+        self._num_shown = len(self._window)
+        return text
+
+    def _unseen(self) -> str:
+        shown = self._tokenizer.decode(self._window[: self._num_shown])
+        return self._tokenizer.decode(self._window)[len(shown) :]

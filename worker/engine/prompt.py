@@ -1,0 +1,29 @@
+"""What the engine generates from: token ids, the features they stand for, and how to read the answer back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class Tokenizer(Protocol):
+    """The half of a tokenizer the engine needs."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of these tokens; what isn't (yet) valid UTF-8 ends in U+FFFD."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One request, ready for the model."""
+
+    token_ids: tuple[int, ...]
+    """Placeholders of media already repeated once per feature row."""
+    tokenizer: Tokenizer
+    """Reads the answer's tokens."""
+    stop_token_ids: frozenset[int] = frozenset()
+    """Any of these ends the answer and isn't part of it."""
+    strips_answer: bool = False
+    """Whether the model's own chat code strips white space around the answer."""
+    features: Mapping[str, Any] = field(default_factory=dict)
+    """What the model's forward takes beside the ids at prefill, as `pixel_values`."""

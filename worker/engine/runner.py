@@ -1,0 +1,24 @@
+"""The seam between scheduling and the model: what the engine asks of whoever computes tokens."""
+
+from typing import Protocol
+
+from worker.engine.sequence import Sequence
+
+
+class Runner(Protocol):
+    """Computes tokens for rows of running sequences; row i of the model's cache is the i-th running sequence.
+
+    Called from the engine's thread only.
+    """
+
+    def prefill(self, sequence: Sequence, row: int) -> int:
+        """Read the sequence's tokens (prompt and answer so far) into a free row; return the next token."""
+        ...
+
+    def decode(self, sequences: list[Sequence]) -> list[int]:
+        """Feed each row its last token; return the next token of each."""
+        ...
+
+    def move(self, source: int, target: int) -> None:
+        """Move one row's state into a hole."""
+        ...

@@ -1,0 +1,55 @@
+"""The engine's own thread: the one bridge between the event loop and the model."""
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from worker.engine.engine import Engine, StepOutput
+from worker.engine.sequence import Sequence
+
+OnStep = Callable[[list[StepOutput]], None]
+
+
+class EngineThread:
+    """Runs the engine while there is work and sleeps while there is none.
+
+    `on_step` is called in this thread after each step that produced something; it must not block.
+    """
+
+    def __init__(self, engine: Engine, on_step: OnStep) -> None:
+        self._engine = engine
+        self._on_step = on_step
+        self._inbox: SimpleQueue[Callable[[], StepOutput | None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start stepping."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the current step; whatever still runs is dropped in silence."""
+        self._inbox.put(None)
+        self._thread.join()
+
+    def submit(self, sequence: Sequence) -> None:
+        """Put a sequence in line; its outputs come through `on_step`."""
+        self._inbox.put(lambda: self._engine.add(sequence))
+
+    def abort(self, sequence_id: str) -> None:
+        """Drop a sequence before the next step; its last output says it was cancelled."""
+        self._inbox.put(lambda: self._engine.abort(sequence_id))
+
+    def _run(self) -> None:
+        while self._obey():
+            outputs = self._engine.step()
+            if outputs:
+                self._on_step(outputs)
+
+    def _obey(self) -> bool:
+        """Carry out what the event loop asked for; wait for it while there is nothing to step."""
+        while not self._inbox.empty() or not self._engine.has_work:
+            if (command := self._inbox.get()) is None:
+                return False
+            if (output := command()) is not None:
+                self._on_step([output])
+        return True

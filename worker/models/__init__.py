@@ -1,0 +1,1 @@
+"""Model families, one file each: checkpoint layout, prompt, media preparation."""

@@ -1,0 +1,36 @@
+"""What every model family offers the worker, whatever its checkpoint looks like."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.job import MediaKind, MediaPart, Message, SamplingParams
+from worker.engine.prompt import Prompt
+from worker.engine.runner import Runner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What the gateway and the operator should know of a loaded model."""
+
+    modalities: tuple[MediaKind, ...]
+    max_model_len: int
+    """Most tokens of prompt and answer together."""
+    sampling: SamplingParams
+    """The checkpoint's own generation defaults."""
+    device: str
+    """As `cpu` or `cuda:0 (NVIDIA H200)`."""
+
+
+class Model(Protocol):
+    """A loaded model: renders prompts and runs them."""
+
+    facts: ModelFacts
+    runner: Runner
+
+    def prepare(self, messages: tuple[Message, ...], media: dict[MediaPart, bytes]) -> Prompt:
+        """Render the conversation as the model was trained on it, with its media decoded.
+
+        Called from a pool thread, several at once. Raises InvalidMedia or InvalidRequest for what
+        the client can mend.
+        """
+        ...

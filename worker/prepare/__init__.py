@@ -1,0 +1,1 @@
+"""From a job's messages to what a model family takes: decoded pictures and frames."""

@@ -1,0 +1,36 @@
+"""Settings of one worker process."""
+
+import os
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from shared.settings import Settings
+
+
+class WorkerSettings(Settings):
+    """Serve one model: pull its jobs from Redis, decode them in one batch, publish the tokens."""
+
+    aliases: ClassVar[dict[str, str]] = {"model": "model_id_or_path"}
+
+    model_type: str | None = Field(None, description="Model type, as internvl2-2b; found from the checkpoint if unset.")
+    model_id_or_path: str | None = Field(None, description="Hub id or local directory; the model type's own if unset.")
+    ckpt_dir: str | None = Field(None, description="LoRA or merged checkpoint directory of a fine-tuning run.")
+    served_model_name: str | None = Field(None, description="The id clients ask for; the model type if unset.")
+    use_hf: bool = Field(
+        default_factory=lambda: os.environ.get("USE_HF", "0").lower() in {"1", "true"},
+        description="Download from Hugging Face instead of ModelScope.",
+    )
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="Precision of the weights.")
+    max_model_len: int | None = Field(None, gt=0, description="Most tokens of prompt and answer; the model's if unset.")
+    max_num_seqs: int = Field(16, gt=0, description="Sequences decoded together in one step.")
+    lease_s: float = Field(3.0, gt=0, description="A worker silent for this long loses its jobs to another one.")
+    drain_timeout_s: float = Field(30.0, ge=0, description="After SIGTERM, running answers may take this long to end.")
+    fake_ttft_ms: float = Field(0.0, ge=0, description="The fake model's time to its first token.")
+    fake_itl_ms: float = Field(0.0, ge=0, description="The fake model's time between tokens.")
+
+    @model_validator(mode="after")
+    def _names_a_model(self) -> Self:
+        if self.model_type is None and self.model_id_or_path is None and self.ckpt_dir is None:
+            raise ValueError("name a model: --model_type, --model_id_or_path or --ckpt_dir")
+        return self
