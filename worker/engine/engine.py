@@ -65,7 +65,7 @@ class Engine:
             return []
         try:
             token_ids = self._runner.decode(sequences)
-        except Exception:  # noqa: BLE001  outermost boundary of the model's code: it may raise anything
+        except Exception:  # the model's own code may raise anything
             logger.exception("decode step failed for %d sequences", len(sequences))
             return [self._fail(sequence) for sequence in sequences]
         outputs = [self._advance(s, t) for s, t in zip(sequences, token_ids, strict=True)]
@@ -79,7 +79,7 @@ class Engine:
             return StepOutput(sequence.id, finish_reason=sequence.finish_reason)
         try:
             token_id = self._runner.prefill(sequence, len(self._scheduler.running))
-        except Exception:  # noqa: BLE001  one request's features must not end the others
+        except Exception:  # one request's features must not end the others
             logger.exception("prefill failed for %s", sequence.id)
             return StepOutput(sequence.id, has_failed=True)
         output = self._advance(sequence, token_id)
