@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from worker.engine.engine import Engine, StepOutput
 from worker.engine.sequence import Sequence
 
-OnStep = Callable[[list[StepOutput]], None]
+OnStep = Callable[[list[StepOutput]], object]
 
 
 class EngineThread:

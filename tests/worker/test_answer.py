@@ -1,0 +1,102 @@
+"""Text safety: what a client sees never has to be taken back."""
+
+import pytest
+
+from worker.engine.answer import Answer
+from worker.engine.prompt import Prompt
+
+
+class Bytes:
+    """One token a byte."""
+
+    def decode(self, token_ids):
+        return bytes(token_ids).decode("utf-8", errors="replace")
+
+
+def deltas(text: str | bytes, *stop: str, strips: bool = False) -> tuple[list[str], Answer]:
+    answer = Answer(Prompt(token_ids=(0,), tokenizer=Bytes(), strips_answer=strips), stop)
+    shown = []
+    for byte in text.encode() if isinstance(text, str) else text:
+        shown.append(answer.push(byte))
+        if answer.is_stopped:
+            break
+    shown.append(answer.finish())
+    return shown, answer
+
+
+@pytest.mark.parametrize("text", ["plain", "书生 ist 🐼!", "é" * 50])
+def test_characters_are_shown_whole_and_at_once(text):
+    shown, _ = deltas(text)
+
+    assert "".join(shown) == text
+    assert all("\ufffd" not in delta for delta in shown)
+    assert [delta for delta in shown if delta] == list(text)
+
+
+def test_bytes_that_are_no_character_are_shown_as_such():
+    shown, _ = deltas(b"a\xe4\xb8" + b"b")
+
+    assert "".join(shown) == "a\ufffdb"
+
+
+def test_half_a_character_at_the_end_is_flushed():
+    shown, _ = deltas("书".encode()[:2])
+
+    assert shown == ["", "", "\ufffd"]
+
+
+def test_stop_string_ends_the_answer_before_it():
+    shown, answer = deltas("one two STOP three", "STOP")
+
+    assert "".join(shown) == "one two "
+    assert answer.is_stopped
+
+
+def test_no_piece_of_a_stop_string_is_ever_shown():
+    shown, _ = deltas("aSTaSTOaSTOP", "STOP")
+
+    running = ""
+    for delta in shown:
+        running += delta
+        assert not running.endswith(("S", "ST", "STO"))
+    assert running == "aSTaSTOa"
+
+
+def test_held_piece_is_shown_when_the_answer_ends_without_the_stop_string():
+    shown, answer = deltas("almost STO", "STOP")
+
+    assert "".join(shown) == "almost STO"
+    assert not answer.is_stopped
+
+
+def test_first_of_several_stop_strings_wins():
+    shown, _ = deltas("a-b+c", "+", "-b")
+
+    assert "".join(shown) == "a"
+
+
+def test_overlapping_beginnings_are_not_missed():
+    shown, _ = deltas("aaab", "aab")
+
+    assert "".join(shown) == "a"
+
+
+def test_stripping_swallows_only_the_outer_white_space():
+    shown, _ = deltas("\n  a  b \n", strips=True)
+
+    assert "".join(shown) == "a  b"
+
+
+def test_stripping_before_a_stop_string():
+    shown, _ = deltas(" a b  STOP", "STOP", strips=True)
+
+    assert "".join(shown) == "a b"
+
+
+def test_text_of_the_first_tokens_does_not_depend_on_later_ones():
+    """A resumed stream relies on it: replayed tokens show the same text again."""
+    whole = "x é 书 STO STOP"
+    for cut in range(len(whole.encode())):
+        one, _ = deltas(whole, "STOP")
+        answer = Answer(Prompt(token_ids=(0,), tokenizer=Bytes()), ("STOP",))
+        assert [answer.push(b) for b in whole.encode()[:cut]] == one[:cut]

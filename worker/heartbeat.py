@@ -1,0 +1,56 @@
+"""What the fleet knows of this worker: said every two seconds, stale after six."""
+
+import asyncio
+import logging
+import time
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from shared import keys, wire
+from shared.fleet import WorkerInfo, WorkerState
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 2.0
+STALE_S = 6.0
+REMEMBERED_S = 24 * 3600
+"""A dead worker's model stays a known model for a day."""
+
+
+class Heartbeat:
+    """Owns the worker's entry; whoever changes what it says calls `say`."""
+
+    def __init__(self, redis: Redis, info: WorkerInfo) -> None:
+        self._redis = redis
+        self.info = info
+
+    def update(self, **changes: object) -> None:
+        """Change what the next heartbeat says."""
+        self.info = msgspec.structs.replace(self.info, **changes)
+
+    async def say(self) -> None:
+        """Say it now."""
+        await self._write(stale_s=time.time() + STALE_S)
+
+    async def run(self) -> None:
+        """Say it for ever, whatever Redis does meanwhile."""
+        await self._redis.zremrangebyscore(keys.WORKERS, "-inf", time.time() - REMEMBERED_S)
+        while True:
+            try:
+                await self.say()
+            except RedisError as error:
+                logger.warning("heartbeat waits for Redis: %s", error)
+            await asyncio.sleep(INTERVAL_S)
+
+    async def stop(self) -> None:
+        """Say that this worker is gone, instead of letting the heartbeat go stale."""
+        self.update(state=WorkerState.DRAINING)
+        await self._write(stale_s=time.time())
+
+    async def _write(self, stale_s: float) -> None:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.set(keys.worker(self.info.id), wire.encode(self.info), ex=REMEMBERED_S)
+            pipeline.zadd(keys.WORKERS, {self.info.id: stale_s})
+            await pipeline.execute()

@@ -1,0 +1,153 @@
+"""Puts one worker together and runs it from start to drain."""
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+
+from redis.asyncio import Redis
+
+from shared.connection import open_redis
+from shared.fleet import WorkerInfo, WorkerState
+from shared.job import ChatJob
+from worker.cancellation import listen_for_cancels
+from worker.engine.engine import Engine
+from worker.engine.thread import EngineThread
+from worker.heartbeat import Heartbeat
+from worker.lease import Claim, Leases
+from worker.loading import load_in_thread
+from worker.models.family import Model
+from worker.publisher import Publisher
+from worker.queue import QueueWorker
+from worker.settings import WorkerSettings
+from worker.task import ChatTask, Tasks
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """One worker: a model, its engine, and the hands that carry jobs to it and tokens away from it."""
+
+    def __init__(self, settings: WorkerSettings, redis: Redis, heartbeat: Heartbeat, model: Model) -> None:
+        self._settings = settings
+        self._redis = redis
+        self._heartbeat = heartbeat
+        self._model = model
+        self._tasks = Tasks()
+        info, loop = heartbeat.info, asyncio.get_running_loop()
+        self._publisher = Publisher(redis, info.model, self._tasks.fence)
+        self._engine = EngineThread(
+            Engine(model.runner, settings.max_num_seqs),
+            on_step=lambda outputs: loop.call_soon_threadsafe(self._tasks.deliver, outputs),
+        )
+        self._queue = QueueWorker(
+            redis,
+            Leases(redis, info.id, info.model, settings.lease_s),
+            model=info.model,
+            max_jobs=settings.max_num_seqs,
+            lease_s=settings.lease_s,
+            run=self._run_job,
+            on_fenced=self._tasks.fence,
+        )
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then drain."""
+        self._engine.start()
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(self._publisher.run()),
+                group.create_task(self._queue.renew()),
+                group.create_task(listen_for_cancels(self._redis, self._heartbeat.info.id, self._tasks.cancel)),
+            ]
+            claiming = group.create_task(self._queue.main())
+            await self._announce(WorkerState.READY)
+            await stop.wait()
+            await self._announce(WorkerState.DRAINING)
+            claiming.cancel()
+            await self._queue.drain(self._settings.drain_timeout_s)
+            for task in background:
+                task.cancel()
+        self._engine.stop()
+
+    async def _announce(self, state: WorkerState) -> None:
+        self._heartbeat.update(state=state)
+        await self._heartbeat.say()
+        logger.info("%s is %s", self._heartbeat.info.id, state)
+
+    async def _run_job(self, job: ChatJob, claim: Claim) -> None:
+        task = ChatTask(
+            job, claim, redis=self._redis, model=self._model, engine=self._engine, publisher=self._publisher
+        )
+        self._tasks.add(task)
+        self._heartbeat.update(running=len(self._tasks))
+        try:
+            await task.run()
+        finally:
+            self._tasks.remove(task)
+            self._heartbeat.update(running=len(self._tasks))
+
+
+async def run_worker(settings: WorkerSettings) -> None:
+    """Load the model and serve it until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(open_redis(settings))
+        heartbeat = Heartbeat(redis, _introduce(settings))
+        beating = asyncio.create_task(heartbeat.run())
+        stack.push_async_callback(_end, beating, heartbeat)
+        model = await _load(settings, heartbeat, stop)
+        if model is not None:
+            await Worker(settings, redis, heartbeat, model).serve(stop)
+
+
+async def _load(settings: WorkerSettings, heartbeat: Heartbeat, stop: asyncio.Event) -> Model | None:
+    """Return the model, or None if the worker was asked to stop meanwhile."""
+
+    def report(words: str) -> None:
+        logger.info("%s", words)
+        heartbeat.update(progress=words)
+
+    began_s = time.monotonic()
+    loading = asyncio.create_task(load_in_thread(settings, report))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not loading.done():
+        loading.cancel()
+        return None
+    model = loading.result()
+    facts = model.facts
+    heartbeat.update(
+        modalities=facts.modalities, max_model_len=facts.max_model_len, sampling=facts.sampling, device=facts.device
+    )
+    logger.info("loaded %s in %.1f s on %s", heartbeat.info.model, time.monotonic() - began_s, facts.device)
+    return model
+
+
+def _introduce(settings: WorkerSettings) -> WorkerInfo:
+    model_type = settings.model_type or ""
+    host = socket.gethostname()
+    return WorkerInfo(
+        id=f"{host}-{os.getpid()}-{secrets.token_hex(2)}",
+        host=host,
+        pid=os.getpid(),
+        version=version("baton"),
+        device="",
+        model=settings.served_model_name or model_type,
+        model_type=model_type,
+        state=WorkerState.LOADING,
+        slots=settings.max_num_seqs,
+        started_s=time.time(),
+    )
+
+
+async def _end(beating: asyncio.Task[None], heartbeat: Heartbeat) -> None:
+    beating.cancel()
+    await heartbeat.stop()

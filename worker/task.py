@@ -1,0 +1,198 @@
+"""One job from claim to terminal event. The table of contents is `ChatTask.run`."""
+
+import asyncio
+import logging
+import time
+
+from redis.asyncio import Redis
+
+from shared import keys
+from shared.errors import (
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    InternalError,
+    InvalidMedia,
+    JobError,
+    WorkerLost,
+)
+from shared.events import FinishReason, Usage
+from shared.job import ChatJob, JobId, MediaPart
+from worker.engine.engine import StepOutput
+from worker.engine.prompt import Prompt
+from worker.engine.sequence import Sequence
+from worker.engine.thread import EngineThread
+from worker.lease import Claim
+from worker.models.family import Model
+from worker.outbox import Outbox
+from worker.publisher import Publisher
+from worker.replay import Replay, read_replay
+
+logger = logging.getLogger(__name__)
+
+MAX_LOST_WORKERS = 2
+"""A job that took this many workers down is not given to another one."""
+
+
+class ChatTask:
+    """Runs one claimed job; whatever happens, it says exactly one terminal event, or none if it was fenced."""
+
+    def __init__(
+        self, job: ChatJob, claim: Claim, *, redis: Redis, model: Model, engine: EngineThread, publisher: Publisher
+    ) -> None:
+        self.job = job
+        self._claim = claim
+        self._redis = redis
+        self._model = model
+        self._engine = engine
+        self._publisher = publisher
+        self._outbox = Outbox(job, claim)
+        self._sequence: Sequence | None = None
+        self._has_started = False
+        self._is_cancelled = False
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Prepare, generate, publish."""
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(self.job.deadline_s - time.time()):
+                await self._answer()
+        except asyncio.CancelledError:  # a drain: the next worker continues from what is published
+            self._outbox.close()
+            await self._publisher.flush(self._outbox)
+            raise
+        except TimeoutError:
+            self._fail(DeadlineExceeded("the answer was not finished within the time a request may take"))
+        except JobError as error:
+            self._fail(error)
+        except Exception:  # the process's outermost boundary: every job owes its client an ending
+            logger.exception("%s broke", self.job.id)
+            self._fail(InternalError())
+        finally:
+            self._leave_engine()
+        await self._publisher.flush(self._outbox)
+        logger.info("%s ended after %.2f s, attempt %d", self.job.id, time.monotonic() - began_s, self._claim.attempt)
+
+    def deliver(self, output: StepOutput) -> None:
+        """Take what one engine step produced for this job."""
+        if self._outbox.has_ended or self._sequence is None:
+            return
+        if not self._has_started:
+            self._has_started = True
+            self._outbox.start(len(self._sequence.prompt.token_ids))
+        if output.has_failed:
+            self._fail(InternalError())
+        else:
+            self._outbox.extend(output.text, output.token_ids)
+        if output.finish_reason is not None:
+            self._finish(output.finish_reason)
+        if output.is_last:
+            self._ended.set()
+        self._publisher.notify(self._outbox)
+
+    def cancel(self) -> None:
+        """The client left: stop before the next step."""
+        self._is_cancelled = True
+        self._leave_engine()
+
+    def fence(self) -> None:
+        """Somebody else holds the job: stop, and say nothing more."""
+        self._outbox.close()
+        self._leave_engine()
+        self._ended.set()
+
+    async def _answer(self) -> None:
+        if self._claim.num_lost >= MAX_LOST_WORKERS:
+            raise WorkerLost(f"{self._claim.num_lost} workers died while they held this request; it is not tried again")
+        replay = await read_replay(self._redis, self.job.id) if self._claim.attempt > 1 else Replay()
+        self._outbox.last_seq, self._has_started = replay.last_seq, replay.has_started
+        if replay.has_ended:
+            return self.fence()
+        sequence = await self._prepare(replay)
+        if self._is_cancelled:
+            return self._finish(FinishReason.CANCELLED)
+        self._sequence = sequence
+        self._engine.submit(sequence)
+        await self._ended.wait()
+        return None
+
+    async def _prepare(self, replay: Replay) -> Sequence:
+        media = await self._load_media()
+        prompt = await asyncio.to_thread(self._model.prepare, self.job.messages, media)
+        max_tokens = self._max_tokens(prompt)
+        return Sequence(self.job.id, prompt, self.job.sampling, max_tokens, replay.token_ids)
+
+    async def _load_media(self) -> dict[MediaPart, bytes]:
+        parts = [part for message in self.job.messages for part in message.parts if isinstance(part, MediaPart)]
+        if not parts:
+            return {}
+        payloads = await self._redis.mget([keys.media(part.sha256) for part in parts])
+        for part, payload in zip(parts, payloads, strict=True):
+            if payload is None:
+                raise InvalidMedia("the media have expired; please send the request again", param=part.param)
+        return dict(zip(parts, payloads, strict=True))
+
+    def _max_tokens(self, prompt: Prompt) -> int:
+        limit, num_prompt_tokens = self._model.facts.max_model_len, len(prompt.token_ids)
+        room = limit - num_prompt_tokens
+        wanted = self.job.sampling.max_tokens
+        if room < 1:
+            raise ContextLengthExceeded(
+                f"the prompt has {num_prompt_tokens} tokens and the model's context {limit}; "
+                "shorten the conversation or send fewer or smaller media",
+                param="messages",
+            )
+        if wanted is not None and wanted > room:
+            raise ContextLengthExceeded(
+                f"the prompt has {num_prompt_tokens} tokens and max_tokens is {wanted}; together they must not "
+                f"exceed the model's context of {limit}: ask for at most {room} tokens, or leave max_tokens out",
+                param="max_tokens",
+            )
+        return room if wanted is None else wanted
+
+    def _finish(self, reason: FinishReason) -> None:
+        sequence = self._sequence
+        prompt_tokens = len(sequence.prompt.token_ids) if sequence else 0
+        self._outbox.finish(reason, Usage(prompt_tokens, len(sequence.token_ids) if sequence else 0))
+
+    def _fail(self, error: JobError) -> None:
+        logger.info("%s failed: %s", self.job.id, error.code)
+        self._outbox.fail(error)
+
+    def _leave_engine(self) -> None:
+        if self._sequence is not None and not self._ended.is_set():
+            self._engine.abort(self.job.id)
+
+
+class Tasks:
+    """The jobs this worker holds, by id: where engine steps, cancels and lost leases find them."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, ChatTask] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, task: ChatTask) -> None:
+        """Take a job in."""
+        self._tasks[task.job.id] = task
+
+    def remove(self, task: ChatTask) -> None:
+        """Forget a job that ended."""
+        self._tasks.pop(task.job.id, None)
+
+    def deliver(self, outputs: list[StepOutput]) -> None:
+        """Hand each output of an engine step to its job."""
+        for output in outputs:
+            if (task := self._tasks.get(output.sequence_id)) is not None:
+                task.deliver(output)
+
+    def cancel(self, job_id: JobId) -> None:
+        """Stop a job whose client left."""
+        if (task := self._tasks.get(job_id)) is not None:
+            task.cancel()
+
+    def fence(self, job_id: JobId) -> None:
+        """Drop a job that somebody else holds."""
+        if (task := self._tasks.get(job_id)) is not None:
+            task.fence()
