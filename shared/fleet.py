@@ -40,3 +40,5 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs it holds now."""
     started_s: float = 0.0
     """Unix time the process started."""
+    progress: str = ""
+    """While loading: what is being done and how far it is, in a few words."""
