@@ -1,0 +1,136 @@
+"""Keys and values of all running sequences, in pools with one row a sequence.
+
+The running sequences always fill the first rows, so a step reads the pools as views and copies nothing.
+"""
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
+    """One attention layer's pools; decodes one token a row, each at its own position.
+
+    Sliding layers fit as well: their window is the mask's business.
+    """
+
+    is_sliding = False
+    is_compileable = True
+
+    def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        # Zeros, because a masked position still meets the softmax's zero weight, and 0 * nan is nan.
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [rows, heads, width, head_dim]
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.is_initialized = True
+        self._rows = torch.arange(shape[0], device=device)
+        self._positions = self._rows[:0]
+        self._width = 0
+
+    def step(self, positions: torch.Tensor, width: int) -> None:
+        """Tell where the next update writes: one position per row, shape [rows]; the view ends before `width`."""
+        self._positions, self._width = positions, width
+
+    def put(self, row: int, layer: Any) -> None:
+        """Copy a prefilled layer's only row."""
+        length = layer.keys.shape[-2]
+        self.keys[row, :, :length] = layer.keys[0]
+        self.values[row, :, :length] = layer.values[0]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy one row's first positions over another row's."""
+        self.keys[target, :, :length] = self.keys[source, :, :length]
+        self.values[target, :, :length] = self.values[source, :, :length]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write one token per row, shape [rows, heads, 1, head_dim]; return all rows up to the step's width."""
+        count = len(self._positions)
+        rows = self._rows[:count]
+        self.keys[rows, :, self._positions] = key_states[:, :, 0]
+        self.values[rows, :, self._positions] = value_states[:, :, 0]
+        return self.keys[:count, :, : self._width], self.values[:count, :, : self._width]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the width of the keys and their offset."""
+        return self._width, 0
+
+    def get_seq_length(self) -> int:
+        """Return the length before this step."""
+        return self._width - 1
+
+    def get_max_length(self) -> int:
+        """Return the most positions a row holds."""
+        width: int = self.keys.shape[-2]
+        return width
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Do nothing: the pools exist from the start."""
+
+
+class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
+    """The layers of one model's cache; created with the runner and kept for its life."""
+
+    layers: list[AttentionSlots]
+
+    def __init__(self, config: Any, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
+        """Allocate `rows` sequences of `width` tokens; raises MemoryError with advice if they don't fit."""
+        heads = config.num_key_value_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        bytes_per_token = 2 * config.num_hidden_layers * heads * head_dim * dtype.itemsize
+        _check_memory(bytes_per_token, rows, width, device)
+        shape = (rows, heads, width, head_dim)
+        super().__init__(layers=[AttentionSlots(shape, dtype, device) for _ in range(config.num_hidden_layers)])
+        self._device = device
+        self._lengths = [0] * rows
+
+    def put(self, row: int, prefilled: Cache) -> None:
+        """Copy a cache that one sequence was prefilled into."""
+        self._lengths[row] = prefilled.get_seq_length()
+        for layer, filled in zip(self.layers, prefilled.layers, strict=True):
+            layer.put(row, filled)
+
+    def step(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make room for one more token in each of the first `count` rows.
+
+        Returns the tokens' positions, shape [rows], and which keys each may see, shape [rows, 1, 1, width].
+        """
+        positions = torch.tensor(self._lengths[:count], device=self._device)
+        self._lengths[:count] = [length + 1 for length in self._lengths[:count]]
+        width = max(self._lengths[:count])
+        for layer in self.layers:
+            layer.step(positions, width)
+        seen = torch.arange(width, device=self._device)[None] <= positions[:, None]
+        return positions, seen[:, None, None]
+
+    def move(self, source: int, target: int) -> None:
+        """Copy one row of every layer over another."""
+        self._lengths[target] = self._lengths[source]
+        for layer in self.layers:
+            layer.move(source, target, self._lengths[source])
+
+
+def _check_memory(bytes_per_token: int, rows: int, width: int, device: torch.device) -> None:
+    """Refuse pools larger than what is free, before an allocation half succeeds."""
+    if (needed := rows * width * bytes_per_token) <= (free := _free_bytes(device)):
+        return
+    raise MemoryError(
+        f"the cache for {rows} sequences of {width} tokens takes {needed / 2**30:.1f} GiB and {device} has "
+        f"{free / 2**30:.1f} GiB free: set --max_model_len {free // (rows * bytes_per_token)} "
+        f"or --max_num_seqs {free // (width * bytes_per_token)} or less"
+    )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return _available_bytes()
+
+
+def _available_bytes() -> int:
+    """Memory the kernel could give without swapping; it knows more than the pages that are free now."""
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        sizes = dict(line.split(":") for line in lines)
+    return int(sizes["MemAvailable"].split()[0]) * 1024
