@@ -8,6 +8,10 @@ from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 
 
+class LoadError(Exception):
+    """The model can't be loaded as asked; the message says why and what to change."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """What the gateway and the operator should know of a loaded model."""

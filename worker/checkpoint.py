@@ -1,0 +1,143 @@
+"""Where a model's weights lie: a local directory, or a hub they are downloaded from once.
+
+It knows no family; what a family finds in the directory is its own business.
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.catalogue import ModelType
+from shared.job import SamplingParams
+from worker.models.family import LoadError
+from worker.settings import WorkerSettings
+
+_WANTED = ["*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.tiktoken"]
+"""Weights, configurations and tokenizers; code never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What `--model_id_or_path` and `--ckpt_dir` come to, on this machine's disk."""
+
+    directory: Path
+    """The full checkpoint."""
+    adapter: Path | None = None
+    """The LoRA directory to merge into it."""
+    system: str | None = None
+    """The system text it was fine-tuned with, where that is recorded."""
+
+
+def locate(settings: WorkerSettings, model_type: ModelType, report: Callable[[str], None]) -> Checkpoint:
+    """Find the weights, downloading them if need be; raises LoadError if they can't be had."""
+    if settings.ckpt_dir is None:
+        return Checkpoint(directory=_base_directory(settings.model_id_or_path, settings, model_type, report))
+    tuned, arguments = Path(settings.ckpt_dir), read_training_arguments(settings.ckpt_dir)
+    system = arguments.get("system") or None
+    if (adapter := find_adapter(tuned)) is None:
+        return Checkpoint(directory=_full_checkpoint(tuned), system=system)
+    base = settings.model_id_or_path or arguments.get("model_id_or_path") or arguments.get("model")
+    return Checkpoint(directory=_base_directory(base, settings, model_type, report), adapter=adapter, system=system)
+
+
+def find_adapter(directory: Path) -> Path | None:
+    """Return where the LoRA lies in a fine-tuning run's directory; None if it is a full checkpoint."""
+    return next((d for d in (directory, directory / "default") if (d / "adapter_config.json").exists()), None)
+
+
+def read_training_arguments(ckpt_dir: str) -> dict[str, Any]:
+    """Return what the fine-tuning run recorded of itself; empty if it recorded nothing."""
+    for name in ("sft_args.json", "args.json"):
+        if (path := Path(ckpt_dir) / name).exists():
+            return read_json(path)
+    return {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object's content; raises LoadError if it isn't one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{path} can't be read: {error}") from error
+    if not isinstance(content, dict):
+        raise LoadError(f"{path} isn't a JSON object")
+    return content
+
+
+def read_sampling(directory: Path) -> SamplingParams:
+    """Return the checkpoint's generation defaults: greedy unless it says that it samples."""
+    path = directory / "generation_config.json"
+    config = read_json(path) if path.exists() else {}
+    if not config.get("do_sample"):
+        return SamplingParams()
+    # What a checkpoint leaves out has transformers' defaults.
+    top_p, top_k = config.get("top_p", 1.0), config.get("top_k", 50)
+    return SamplingParams(temperature=config.get("temperature", 1.0), top_p=top_p, top_k=top_k)
+
+
+def context_length(asked: int | None, trained: int) -> int:
+    """Return the most tokens a sequence may have; raises LoadError if more is asked than the model was trained for."""
+    if asked is not None and asked > trained:
+        raise LoadError(f"--max_model_len {asked} is more than the model's context of {trained} tokens")
+    return asked or trained
+
+
+def _base_directory(
+    name: str | None, settings: WorkerSettings, model_type: ModelType, report: Callable[[str], None]
+) -> Path:
+    name = name or (model_type.huggingface_id if settings.use_hf else model_type.modelscope_id)
+    if name is None:
+        raise LoadError(f"{model_type.name} has no weights to download: name a directory with --model_id_or_path")
+    if Path(name).is_dir():
+        return _full_checkpoint(Path(name))
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise LoadError(f"{name} is neither a directory nor a hub id such as OpenGVLab/InternVL2-2B")
+    return _download(name, settings.use_hf, report)
+
+
+def _full_checkpoint(path: Path) -> Path:
+    if find_adapter(path) is not None:
+        raise LoadError(f"{path} is a LoRA directory: name it with --ckpt_dir")
+    if not (path / "config.json").exists():
+        raise LoadError(f"{path} is not a checkpoint: it has no config.json")
+    return path
+
+
+def _download(model_id: str, use_hf: bool, report: Callable[[str], None]) -> Path:
+    hub, other = ("Hugging Face", "without --use_hf") if use_hf else ("ModelScope", "with --use_hf")
+    report(f"fetching {model_id} from {hub}")
+    try:
+        return Path(_fetch_from_huggingface(model_id) if use_hf else _fetch_from_modelscope(model_id))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise LoadError(
+            f"{hub} did not give {model_id} ({reason}); try again to resume, "
+            f"name a local directory with --model_id_or_path, or use the other hub ({other})"
+        ) from error
+
+
+def _fetch_from_huggingface(model_id: str) -> str:
+    from httpx2 import HTTPError  # imported late: the hub's libraries read their variables when imported
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(model_id, allow_patterns=_WANTED)
+    except HTTPError as error:
+        raise ConnectionError(str(error)) from error
+
+
+def _fetch_from_modelscope(model_id: str) -> str:
+    from modelscope import snapshot_download
+    from modelscope_hub.errors import CacheNotFound, HubError, NetworkError
+
+    try:
+        return str(snapshot_download(model_id, allow_patterns=_WANTED))
+    except NetworkError as error:
+        with suppress(CacheNotFound):  # what was downloaded before serves without the network
+            return str(snapshot_download(model_id, allow_patterns=_WANTED, local_files_only=True))
+        raise error
+    except HubError as error:
+        raise ConnectionError(str(error)) from error

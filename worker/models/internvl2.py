@@ -1,0 +1,203 @@
+"""The InternVL2 family, all sizes: how its prompt is written and what it is made of.
+
+The weights' layout is `internvl2_weights`, the pictures' is `internvl2_media`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from shared.catalogue import MODEL_TYPES
+from shared.errors import ContextLengthExceeded, InvalidMedia, InvalidRequest
+from shared.job import MediaKind, MediaPart, Message, Part, Role, TextPart
+from worker.checkpoint import Checkpoint, context_length, locate, read_json, read_sampling
+from worker.engine.prompt import Prompt
+from worker.engine.runner import Runner
+from worker.engine.torch_runner import TorchRunner
+from worker.models.device import choose_device, choose_dtype, describe
+from worker.models.family import LoadError, ModelFacts
+from worker.models.internvl2_media import Tiler
+from worker.models.internvl2_weights import build_model, translate_config
+from worker.models.tokenizer import read_vocabulary
+from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
+from worker.models.weights import open_weights
+from worker.settings import WorkerSettings
+
+SYSTEM = "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。"
+"""What the authors' chat code says where nobody says anything else."""
+
+_GROUNDING = frozenset({"<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>"})
+_IMAGE = "<IMG_CONTEXT>"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """How turns are written: a header of each role, and what ends each."""
+
+    headers: Mapping[Role, Sequence[Segment]]
+    end: Control
+
+
+def _chatml(role: Role) -> list[Segment]:
+    return [Control("<|im_start|>"), f"{role}\n"]
+
+
+def _phi3(role: Role) -> list[Segment]:
+    return [Control(f"<|{role}|>"), "\n"]
+
+
+_CHATML = Template({role: _chatml(role) for role in Role}, Control("<|im_end|>"))
+_TEMPLATES = {
+    "internlm2-chat": _CHATML,
+    "Hermes-2": _CHATML,
+    "phi3-chat": Template({role: _phi3(role) for role in Role}, Control("<|end|>")),
+}
+"""By the `template` of config.json, as in the authors' conversation.py of 2024."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InternVL2:
+    """One loaded checkpoint; implements `Model`."""
+
+    facts: ModelFacts
+    runner: Runner
+    vocabulary: Vocabulary
+    template: Template
+    tiler: Tiler
+    tile_length: int
+    """Tokens a tile stands for."""
+    system: str = SYSTEM
+
+    def prepare(self, messages: tuple[Message, ...], media: dict[MediaPart, bytes]) -> Prompt:
+        """Render the conversation and cut its pictures into tiles."""
+        tiles = self._cut(messages, media)
+        counts = {part: [len(picture) for picture in pictures] for part, pictures in tiles.items()}
+        control_ids = self.vocabulary.control_ids
+        hidden = frozenset(i for token, i in control_ids.items() if token not in _GROUNDING)
+        pictures = [picture for part in tiles.values() for picture in part]
+        return Prompt(
+            token_ids=tuple(self.render(messages, counts)),
+            tokenizer=AnswerDecoder(self.vocabulary, hidden),
+            stop_token_ids=frozenset({control_ids[self.template.end.token]}),
+            strips_answer=True,
+            features={"pixel_values": torch.cat(pictures)} if pictures else {},
+        )
+
+    def render(
+        self, messages: Sequence[Message], counts: Mapping[MediaPart, Sequence[int]], *, escapes: bool = True
+    ) -> list[int]:
+        """Return the prompt's ids; `counts` says for each medium how many tiles its pictures have.
+
+        Without `escapes` text that names control tokens becomes them, as in the authors' code.
+        """
+        return self.vocabulary.render(self._segments(messages, counts), escapes=escapes)
+
+    def _segments(self, messages: Sequence[Message], counts: Mapping[MediaPart, Sequence[int]]) -> Iterator[Segment]:
+        yield from self.vocabulary.bos
+        if messages[0].role is not Role.SYSTEM:
+            messages = [Message(Role.SYSTEM, (TextPart(self.system),)), *messages]
+        for index, message in enumerate(messages):
+            _check_role(message, index)
+            yield from self.template.headers[message.role]
+            body = [segment for part in message.parts for segment in self._part(part, counts)]
+            if any(body) or message.role is Role.SYSTEM:  # another turn without content is its header alone
+                yield from (*body, self.template.end)
+        yield from self.template.headers[Role.ASSISTANT]
+
+    def _part(self, part: Part, counts: Mapping[MediaPart, Sequence[int]]) -> Iterator[Segment]:
+        if isinstance(part, TextPart):
+            yield part.text
+            return
+        for number, count in enumerate(counts[part], start=1):
+            if part.kind is MediaKind.VIDEO:
+                yield f"Frame{number}: "
+            yield Control("<img>")
+            yield from [Control(_IMAGE)] * (self.tile_length * count)
+            yield from (Control("</img>"), "\n")
+
+    def _cut(
+        self, messages: Sequence[Message], media: Mapping[MediaPart, bytes]
+    ) -> dict[MediaPart, list[torch.Tensor]]:
+        """Return each medium's pictures as tiles; raises as soon as they can't fit in the context."""
+        tiles: dict[MediaPart, list[torch.Tensor]] = {}
+        num_tokens = 0
+        for part in (part for message in messages for part in message.parts if isinstance(part, MediaPart)):
+            tiles[part] = self._cut_one(part, media[part])
+            num_tokens += self.tile_length * sum(map(len, tiles[part]))
+            if num_tokens > self.facts.max_model_len:
+                raise ContextLengthExceeded(
+                    f"the pictures up to {part.param} alone take {num_tokens} tokens; "
+                    f"the model takes {self.facts.max_model_len}",
+                    param="messages",
+                )
+        return tiles
+
+    def _cut_one(self, part: MediaPart, content: bytes) -> list[torch.Tensor]:
+        match part.kind:
+            case MediaKind.IMAGE:
+                return [self.tiler.picture(content, part.param)]
+            case MediaKind.VIDEO:
+                return self.tiler.frames(content, part.param)
+            case MediaKind.AUDIO:
+                raise InvalidMedia("the model takes no audio", param=part.param)
+
+
+def _check_role(message: Message, index: int) -> None:
+    if message.role is Role.SYSTEM and index > 0:
+        raise InvalidRequest("only the first message may be the system's", param="messages")
+    if message.role is not Role.USER and not all(isinstance(part, TextPart) for part in message.parts):
+        raise InvalidRequest("pictures and clips may stand in the user's messages only", param="messages")
+
+
+def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:
+    """Load the checkpoint that the settings name; raises LoadError if it can't be served."""
+    checkpoint = locate(settings, MODEL_TYPES[settings.model_type or ""], report)
+    original = read_json(checkpoint.directory / "config.json")
+    vocabulary, template = _read_language(checkpoint, original)
+    config = translate_config(original, vocabulary.control_ids[_IMAGE])
+    device = choose_device()
+    weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
+    model = build_model(config, weights, choose_dtype(settings.dtype, device), device)
+    max_model_len = context_length(settings.max_model_len, config.text_config.max_position_embeddings)
+    return InternVL2(
+        facts=ModelFacts(
+            modalities=(MediaKind.IMAGE, MediaKind.VIDEO),
+            max_model_len=max_model_len,
+            sampling=read_sampling(checkpoint.directory),
+            device=describe(device),
+        ),
+        runner=_start_runner(model, settings.max_num_seqs, max_model_len),
+        vocabulary=vocabulary,
+        template=template,
+        tiler=_read_tiler(original),
+        tile_length=config.image_seq_length,
+        system=checkpoint.system or SYSTEM,
+    )
+
+
+def _read_language(checkpoint: Checkpoint, original: dict[str, Any]) -> tuple[Vocabulary, Template]:
+    if (template := _TEMPLATES.get(name := original.get("template", ""))) is None:
+        raise LoadError(f"the checkpoint's prompt template is {name}; known are {', '.join(_TEMPLATES)}")
+    vocabulary = read_vocabulary(checkpoint.directory)
+    segments = [*(segment for header in template.headers.values() for segment in header), template.end]
+    needed = {segment.token for segment in segments if isinstance(segment, Control)} | {"<img>", _IMAGE, "</img>"}
+    if absent := sorted(needed - vocabulary.control_ids.keys()):
+        raise LoadError(f"the checkpoint's tokenizer lacks {', '.join(absent)}")
+    return vocabulary, template
+
+
+def _read_tiler(original: dict[str, Any]) -> Tiler:
+    return Tiler(
+        size=original.get("force_image_size") or original["vision_config"]["image_size"],
+        max_tiles=original["max_dynamic_patch"] if original["dynamic_image_size"] else 1,
+        has_thumbnail=original["use_thumbnail"],
+    )
+
+
+def _start_runner(model: Any, max_num_seqs: int, max_model_len: int) -> TorchRunner:
+    try:
+        return TorchRunner(model, max_num_seqs, max_model_len)
+    except MemoryError as error:
+        raise LoadError(str(error)) from error

@@ -1,0 +1,71 @@
+"""Pictures and clips as InternVL2 sees them: square tiles of the whole picture, and a thumbnail."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from worker.prepare.image import decode_image
+from worker.prepare.video import decode_frames
+
+_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+_STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiler:
+    """How one checkpoint wants its pictures cut."""
+
+    size: int
+    """Side of a tile in pixels."""
+    max_tiles: int = 12
+    """Most tiles of a picture, the thumbnail not counted; a frame of a clip has one."""
+    has_thumbnail: bool = True
+    num_segments: int = 8
+    """Frames taken from a clip."""
+
+    def picture(self, content: bytes, param: str) -> torch.Tensor:
+        """Return a picture's tiles, row by row, then the thumbnail, shape [tiles, 3, size, size]."""
+        return self._tiles(decode_image(content, param), self.max_tiles)
+
+    def frames(self, content: bytes, param: str) -> list[torch.Tensor]:
+        """Return each chosen frame's only tile, shape [1, 3, size, size]."""
+        frames = decode_frames(content, self._frame_indices, param)
+        return [self._tiles(frame, max_tiles=1) for frame in frames]
+
+    def _frame_indices(self, num_frames: int) -> list[int]:
+        """Return the middle of each segment, rounded as the authors round."""
+        length = (num_frames - 1) / self.num_segments
+        return [int(length / 2 + round(length * segment)) for segment in range(self.num_segments)]
+
+    def _tiles(self, picture: Image.Image, max_tiles: int) -> torch.Tensor:
+        columns, rows = self._grid(*picture.size, max_tiles)
+        size = self.size
+        stretched = picture.resize((columns * size, rows * size))
+        corners = [(column * size, row * size) for row in range(rows) for column in range(columns)]
+        tiles = [stretched.crop((left, top, left + size, top + size)) for left, top in corners]
+        if self.has_thumbnail and len(tiles) > 1:
+            tiles.append(picture.resize((size, size)))
+        return torch.stack([_normalize(tile) for tile in tiles])
+
+    def _grid(self, width: int, height: int, max_tiles: int) -> tuple[int, int]:
+        """Return the (columns, rows) whose shape is nearest to the picture's.
+
+        Of grids equally near, a larger one is taken if the picture has more than half of its pixels.
+        """
+        sizes = range(1, max_tiles + 1)
+        grids = sorted(((c, r) for c in sizes for r in sizes if c * r <= max_tiles), key=lambda grid: grid[0] * grid[1])
+        best = grids[0]
+        for columns, rows in grids[1:]:
+            distance, least = (abs(width / height - c / r) for c, r in ((columns, rows), best))
+            is_filled = width * height > 0.5 * self.size**2 * columns * rows
+            if distance < least or (distance == least and is_filled):
+                best = columns, rows
+        return best
+
+
+def _normalize(tile: Image.Image) -> torch.Tensor:
+    """Return the tile's colours by ImageNet's mean and deviation, shape [3, size, size]."""
+    scaled = np.asarray(tile, dtype=np.float32) / 255
+    return torch.from_numpy(((scaled - _MEAN) / _STD).transpose(2, 0, 1).copy())

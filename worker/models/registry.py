@@ -1,0 +1,81 @@
+"""Which family serves what was asked for, and the way to it; imports a family only when it is needed."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+from shared.catalogue import MODEL_TYPES, ModelType, find_by_hub_id
+from worker.checkpoint import find_adapter, read_json, read_training_arguments
+from worker.models.family import LoadError, Model
+from worker.settings import WorkerSettings
+
+_INTERNVL2_SIZES = {
+    ("Qwen2ForCausalLM", 896): "1b",
+    ("InternLM2ForCausalLM", 2048): "2b",
+    ("Phi3ForCausalLM", 3072): "4b",
+    ("InternLM2ForCausalLM", 4096): "8b",
+    ("InternLM2ForCausalLM", 6144): "26b",
+    ("LlamaForCausalLM", 7168): "40b",
+    ("LlamaForCausalLM", 8192): "76b",
+}
+"""(Architecture, width) of the language model of each published size."""
+
+
+def load_model(settings: WorkerSettings, report: Callable[[str], None]) -> Model:
+    """Load the model the settings ask for, telling how far it is in short lines; raises LoadError if it can't be."""
+    model_type = find_model_type(settings)
+    family = import_module(f"worker.models.{model_type.family}")
+    model: Model = family.load(settings.model_copy(update={"model_type": model_type.name}), report)
+    return model
+
+
+def find_model_type(settings: WorkerSettings) -> ModelType:
+    """Return the catalogue's entry for what the settings name; raises LoadError if there is none."""
+    if settings.model_type is not None:
+        return _named(settings.model_type)
+    if settings.ckpt_dir is not None:
+        return _of_tuned(settings.ckpt_dir, settings.model_id_or_path)
+    return _of_reference(settings.model_id_or_path or "")
+
+
+def _named(name: str) -> ModelType:
+    if (entry := MODEL_TYPES.get(name)) is not None:
+        return entry
+    close = get_close_matches(name, MODEL_TYPES, n=3)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise LoadError(f"{name} is not a model type; {hint}Known are {', '.join(MODEL_TYPES)}")
+
+
+def _of_tuned(ckpt_dir: str, base: str | None) -> ModelType:
+    if not Path(ckpt_dir).is_dir():
+        raise LoadError(f"--ckpt_dir {ckpt_dir} is not a directory")
+    arguments = read_training_arguments(ckpt_dir)
+    if (name := arguments.get("model_type")) in MODEL_TYPES:
+        return MODEL_TYPES[name]
+    if find_adapter(Path(ckpt_dir)) is None:
+        return _of_reference(ckpt_dir)
+    if reference := base or arguments.get("model_id_or_path") or arguments.get("model"):
+        return _of_reference(reference)
+    raise LoadError(f"{ckpt_dir} doesn't say which model it was trained on: add --model_type or --model_id_or_path")
+
+
+def _of_reference(reference: str) -> ModelType:
+    """Return the entry of a hub id or of a local directory."""
+    if not Path(reference).is_dir():
+        if (entry := find_by_hub_id(reference)) is not None:
+            return entry
+        raise LoadError(f"{reference} is neither a directory nor a known hub id: add --model_type")
+    config = read_json(Path(reference) / "config.json")
+    if config.get("model_type") != "internvl_chat":
+        raise LoadError(f"{reference} holds a model of type {config.get('model_type')}, which no family here serves")
+    return _internvl2(config.get("llm_config") or {})
+
+
+def _internvl2(text: dict[str, object]) -> ModelType:
+    """Return the published size, or for another width the smallest one with the same language model."""
+    architecture, width = (text.get("architectures") or [None])[0], text.get("hidden_size")  # type: ignore[index]
+    sizes = [size for (known, _), size in _INTERNVL2_SIZES.items() if known == architecture]
+    if not sizes:
+        raise LoadError(f"the checkpoint's language model is {architecture}, which InternVL2 isn't served with")
+    return MODEL_TYPES[f"internvl2-{_INTERNVL2_SIZES.get((str(architecture), width), sizes[0])}"]  # type: ignore[arg-type]

@@ -1,0 +1,126 @@
+"""One checkpoint's tokenizer, reduced to what prompts and answers need.
+
+Control tokens come from the prompt's template only: text is encoded so that it never becomes one,
+whatever a user types. It knows no prompt format.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Protocol
+
+from shared.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A token of the prompt's skeleton, by its string."""
+
+    token: str
+
+
+Segment = Control | str
+"""Prompts are lists of these; text beside text is one run, as its merges may cross the border."""
+
+
+class Codec(Protocol):
+    """A tokenizer's plain half: no control tokens, in neither direction."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of ordinary text."""
+        ...
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Return the text of ordinary tokens; what isn't valid UTF-8 becomes U+FFFD."""
+        ...
+
+    def piece(self, token_id: int) -> str | None:
+        """The string the codec itself has for this id; None if it has none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ControlToken:
+    """One control token, as the checkpoint lists it."""
+
+    text: str
+    id: int
+    strips_right: bool = False
+    """Whether white space after it is dropped."""
+
+
+class Vocabulary:
+    """Safe for many threads; built once per model."""
+
+    def __init__(self, codec: Codec, controls: Iterable[ControlToken], bos: str | None, unknown_id: int | None) -> None:
+        self._codec = codec
+        self._controls = {control.text: control for control in controls}
+        self.bos: list[Segment] = [] if bos is None else [Control(bos)]
+        """What every prompt begins with."""
+        self._texts = {control.id: control.text for control in self._controls.values()}
+        self._forbidden = self._texts.keys() - {unknown_id}
+        self._split = re.compile(_any_of(self._controls))
+        pieces = {piece for token_id in self._texts if (piece := codec.piece(token_id)) is not None}
+        self._literals = re.compile(f"(?={_any_of({*self._controls, *pieces})})")  # overlapping ones as well
+
+    @property
+    def control_ids(self) -> dict[str, int]:
+        """Every control token's id."""
+        return {control.text: control.id for control in self._controls.values()}
+
+    def render(self, segments: Iterable[Segment], *, escapes: bool = True) -> list[int]:
+        """Return the ids of a prompt; without `escapes` text may name control tokens, as the authors' code lets it."""
+        token_ids: list[int] = []
+        strips = False
+        for is_control, group in groupby(segments, key=lambda segment: isinstance(segment, Control)):
+            if is_control:
+                controls = [self._controls[segment.token] for segment in group]  # type: ignore[union-attr]  # grouped
+                token_ids += [control.id for control in controls]
+                strips = controls[-1].strips_right
+            else:
+                text = "".join(group)  # type: ignore[arg-type]  # grouped
+                token_ids += self.encode(text.lstrip() if strips else text, escapes=escapes)
+        return token_ids
+
+    def encode(self, text: str, *, escapes: bool = True) -> list[int]:
+        """Return the ids of one run of text."""
+        if not escapes:
+            return self._encode_with_controls(text)
+        # Every literal loses its first character to the fragment before, so that no fragment contains one.
+        cuts = [0, *(match.start() + 1 for match in self._literals.finditer(text)), len(text)]
+        token_ids = [token_id for start, end in pairwise(cuts) for token_id in self._codec.encode(text[start:end])]
+        if not self._forbidden.isdisjoint(token_ids):  # a normalizer made a literal of other characters
+            raise InvalidRequest("the text contains characters that stand for a control token", param="messages")
+        return token_ids
+
+    def decode(self, token_ids: Sequence[int], *, hidden: frozenset[int] = frozenset()) -> str:
+        """Return the text of these tokens; control tokens are spelled out unless `hidden`."""
+        shown = (token_id for token_id in token_ids if token_id not in hidden)
+        return "".join(
+            "".join(self._texts[token_id] for token_id in group) if is_control else self._codec.decode(list(group))
+            for is_control, group in groupby(shown, key=self._texts.__contains__)
+        )
+
+    def _encode_with_controls(self, text: str) -> list[int]:
+        token_ids, start = [], 0
+        for match in self._split.finditer(text):
+            token_ids += [*self._codec.encode(text[start : match.start()]), self._controls[match[0]].id]
+            start = match.end()
+        return token_ids + self._codec.encode(text[start:])
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDecoder:
+    """Reads answers: control tokens disappear, except those that carry meaning."""
+
+    vocabulary: Vocabulary
+    hidden: frozenset[int]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of these tokens."""
+        return self.vocabulary.decode(token_ids, hidden=self.hidden)
+
+
+def _any_of(literals: Iterable[str]) -> str:
+    return "|".join(re.escape(literal) for literal in sorted(literals, key=len, reverse=True))
