@@ -20,6 +20,7 @@ class ApiSettings(Settings):
         20.0, gt=0, description="Wait this long for the first token before a stream answers 200 and keep-alives begin."
     )
     keep_alive_s: float = Field(10.0, gt=0, description="Pause between keep-alive comments of a silent stream.")
+    drain_timeout_s: float = Field(30.0, ge=0, description="After SIGTERM, running answers may take this long to end.")
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body.")
     max_media_bytes: int = Field(64 * 2**20, gt=0, description="Most bytes of media in one request.")
     max_media: int = Field(64, gt=0, description="Most pictures and clips in one request.")

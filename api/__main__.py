@@ -1,0 +1,35 @@
+"""`api`: one gateway process."""
+
+import math
+
+import uvicorn
+from sse_starlette.sse import AppStatus
+
+from api.app import create_app
+from api.settings import ApiSettings
+from shared.logs import configure_logging
+
+
+def main() -> None:
+    """Serve until told to stop; then let running answers end, for a while."""
+    settings = ApiSettings.read()
+    configure_logging(settings.log_level)
+    AppStatus.enable_automatic_graceful_drain = False  # it would cut running streams at once
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
+    )
+    uvicorn.Server(config).run()
+
+
+if __name__ == "__main__":
+    main()

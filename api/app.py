@@ -1,0 +1,30 @@
+"""The ASGI application: it mounts, and decides nothing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api.auth import ApiKeyGuard
+from api.errors import add_error_handlers
+from api.gateway import open_gateway
+from api.limit import BodyLimit
+from api.routes import chat, health, models
+from api.settings import ApiSettings
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """Return the application; its parts live from startup to shutdown."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_gateway(settings) as app.state.gateway:
+            yield
+
+    app = FastAPI(title="Baton", lifespan=lifespan, openapi_url=None)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(ApiKeyGuard, api_key=settings.api_key)
+    add_error_handlers(app)
+    for router in (chat.router, models.router, health.router):
+        app.include_router(router)
+    return app

@@ -1,0 +1,80 @@
+"""Sends a job on its way and brings its events back: listen, enqueue, yield, and cancel if left early."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.exceptions import RedisError
+
+from api.mailbox import Mailbox
+from api.queue import JobQueue
+from api.subscriber import EventSubscriber
+from shared.errors import DeadlineExceeded
+from shared.events import JobEvent, is_terminal
+from shared.job import ChatJob
+
+logger = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Runs jobs; every job it is left with before the end is cancelled."""
+
+    def __init__(self, queue: JobQueue, subscriber: EventSubscriber) -> None:
+        self._queue = queue
+        self._subscriber = subscriber
+        self._cancels: set[asyncio.Task[None]] = set()
+
+    async def stream(self, job: ChatJob, first_wait_s: float | None = None) -> AsyncGenerator[list[JobEvent]]:
+        """Yield the job's events up to the terminal one, all that wait at once; leaving early cancels the job.
+
+        The first list is empty if nothing came within `first_wait_s`; None waits as long as it takes.
+        Raises DeadlineExceeded or StreamInterrupted.
+        """
+        has_ended = False
+        with self._subscriber.open(job.id) as mailbox:
+            remaining_s = job.deadline_s - time.time()
+            late = DeadlineExceeded(f"The answer was not finished within {job.deadline_s - job.created_s:g} s.")
+            timer = asyncio.get_running_loop().call_later(remaining_s, mailbox.fail, late)
+            try:
+                await self._queue.enqueue(job)
+                events = await _take_within(first_wait_s, mailbox)
+                while True:
+                    has_ended = bool(events) and is_terminal(events[-1])
+                    yield events
+                    if has_ended:
+                        return
+                    events = await mailbox.take()
+            finally:
+                timer.cancel()
+                if not has_ended:
+                    self._cancel(job)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Let the cancels that are on their way arrive before it is left."""
+        try:
+            yield
+        finally:
+            await asyncio.gather(*self._cancels)
+
+    def _cancel(self, job: ChatJob) -> None:
+        """Start a task of its own: whoever leaves may be cancelled and can't wait."""
+        task = asyncio.create_task(self._send_cancel(job))
+        self._cancels.add(task)
+        task.add_done_callback(self._cancels.discard)
+
+    async def _send_cancel(self, job: ChatJob) -> None:
+        try:
+            await self._queue.cancel(job)
+        except RedisError as error:
+            logger.warning("could not cancel %s: %s", job.id, error)
+
+
+async def _take_within(wait_s: float | None, mailbox: Mailbox) -> list[JobEvent]:
+    try:
+        async with asyncio.timeout(wait_s):
+            return await mailbox.take()
+    except TimeoutError:
+        return []

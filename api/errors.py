@@ -1,0 +1,98 @@
+"""How errors look over HTTP: the only place that knows a status code, and the only translator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from api.schema.response import ErrorBody, ErrorDetail
+from shared.errors import ErrorCode, InternalError, JobError, ModelUnavailable
+
+_REQUEST = "invalid_request_error"
+_SERVER = "server_error"
+_CLIENT_CLOSED_REQUEST = 499
+
+
+@dataclass(frozen=True, slots=True)
+class Presentation:
+    """What a client sees of an error, beside its message."""
+
+    status: int
+    type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+PRESENTATIONS: Mapping[ErrorCode, Presentation] = {
+    ErrorCode.INVALID_REQUEST: Presentation(400, _REQUEST),
+    ErrorCode.INVALID_MEDIA: Presentation(400, _REQUEST),
+    ErrorCode.CONTEXT_LENGTH_EXCEEDED: Presentation(400, _REQUEST),
+    ErrorCode.MODEL_NOT_FOUND: Presentation(404, _REQUEST),
+    ErrorCode.INVALID_API_KEY: Presentation(401, _REQUEST, {"WWW-Authenticate": "Bearer"}),
+    ErrorCode.MODEL_UNAVAILABLE: Presentation(503, _SERVER, {"Retry-After": "2"}),
+    ErrorCode.DEADLINE_EXCEEDED: Presentation(504, _SERVER),
+    ErrorCode.WORKER_LOST: Presentation(500, _SERVER, {"x-should-retry": "false"}),
+    ErrorCode.STREAM_INTERRUPTED: Presentation(502, _SERVER),
+    ErrorCode.INTERNAL_ERROR: Presentation(500, _SERVER),
+}
+"""`x-should-retry` keeps OpenAI's clients from sending again a request that took its workers down."""
+
+
+def error_body(error: JobError) -> bytes:
+    """The error as JSON; the body of a response, or the last frame of a stream."""
+    return _body(error.message, PRESENTATIONS[error.code].type, error.param, error.code)
+
+
+def error_response(error: JobError) -> Response:
+    """The error as a response of its own."""
+    shown = PRESENTATIONS[error.code]
+    return _response(shown.status, error_body(error), shown.headers)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Translate every exception that reaches the edge."""
+    app.add_exception_handler(JobError, _on_job_error)
+    app.add_exception_handler(RedisError, _on_redis_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+async def _on_job_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, JobError)
+    return error_response(error)
+
+
+async def _on_redis_error(request: Request, error: Exception) -> Response:
+    return error_response(ModelUnavailable("The server can't reach its queue now; please try again shortly."))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            message, code = f"There is no {request.method} {request.url.path[:200]} here.", "unknown_url"
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            message, code = f"{request.url.path[:200]} can't be called with {request.method}.", "method_not_allowed"
+        case _:
+            message, code = str(error.detail), HTTPStatus(error.status_code).name.lower()
+    return _response(error.status_code, _body(message, _REQUEST, None, code), error.headers or {})
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    return error_response(InternalError())
+
+
+def _body(message: str, type_: str, param: str | None, code: str) -> bytes:
+    return ErrorBody(error=ErrorDetail(message=message, type=type_, param=param, code=code)).model_dump_json().encode()
+
+
+def _response(status: int, body: bytes, headers: Mapping[str, str]) -> Response:
+    return Response(body, status, headers=dict(headers), media_type="application/json")

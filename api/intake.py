@@ -1,0 +1,58 @@
+"""From a request to a job: find the model, check, fetch and store media. It only puts the steps in order."""
+
+import asyncio
+import math
+import time
+
+from api.fetch import MediaFetcher
+from api.media import MediaSource, Turn, place_media, sources_of
+from api.registry import WorkerRegistry
+from api.schema.request import ChatCompletionRequest
+from api.settings import ApiSettings
+from api.store import MediaStore
+from api.validation import chat_job, check_media, validate
+from shared.job import ChatJob, MediaPart, Message
+
+MEDIA_MARGIN_S = 60
+"""Media outlive their request's deadline by this."""
+
+
+class Intake:
+    """The gateway's door: whatever it lets in is a complete ChatJob."""
+
+    def __init__(
+        self, settings: ApiSettings, gateway: str, registry: WorkerRegistry, fetcher: MediaFetcher, store: MediaStore
+    ) -> None:
+        self._settings = settings
+        self._gateway = gateway
+        self._registry = registry
+        self._fetcher = fetcher
+        self._store = store
+
+    async def accept(self, request: ChatCompletionRequest) -> ChatJob:
+        """Agree on the job, or raise the JobError that says why not."""
+        created_s = time.time()
+        worker = await self._registry.find(request.model)
+        sampling = validate(request, worker)
+        turns = place_media(request)
+        check_media(sources_of(turns), worker, self._settings.max_media)
+        messages = await self._stored(turns)
+        return chat_job(worker.model, self._gateway, messages, sampling, created_s, self._settings.request_timeout_s)
+
+    async def _stored(self, turns: tuple[Turn, ...]) -> tuple[Message, ...]:
+        contents = await self._fetcher.fetch(sources_of(turns))
+        ttl_s = math.ceil(self._settings.request_timeout_s) + MEDIA_MARGIN_S
+        hashes = dict(
+            zip(contents, await asyncio.gather(*(self._store.put(c, ttl_s) for c in contents.values())), strict=True)
+        )
+        return tuple(_message(turn, hashes) for turn in turns)
+
+
+def _message(turn: Turn, hashes: dict[str, str]) -> Message:
+    return Message(
+        turn.role,
+        tuple(
+            MediaPart(part.kind, hashes[part.address], part.param) if isinstance(part, MediaSource) else part
+            for part in turn.parts
+        ),
+    )

@@ -1,0 +1,107 @@
+"""The live workers, as their heartbeats describe them, and which models can therefore be asked."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from shared import keys, wire
+from shared.catalogue import MODEL_TYPES
+from shared.errors import ModelNotFound, ModelUnavailable
+from shared.fleet import WorkerInfo, WorkerState
+
+logger = logging.getLogger(__name__)
+
+MAX_AGE_S = 0.5
+"""A view of the fleet older than this is read anew by the request that needs it."""
+REMEMBERED_S = 86_400.0
+"""A model whose last worker died within this time is known, if not available."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The workers as they were known at one moment."""
+
+    live: tuple[WorkerInfo, ...] = ()
+    remembered_models: frozenset[str] = frozenset()
+    """Models of live workers and of those that died lately."""
+
+    def ready(self) -> tuple[WorkerInfo, ...]:
+        """The workers that take new jobs."""
+        return tuple(worker for worker in self.live if worker.state is WorkerState.READY)
+
+    def find(self, model: str) -> WorkerInfo:
+        """A worker that takes jobs for the model, or raise ModelNotFound or ModelUnavailable."""
+        of_model = [worker for worker in self.live if worker.model == model]
+        for worker in of_model:
+            if worker.state is WorkerState.READY:
+                return worker
+        if any(worker.state is WorkerState.LOADING for worker in of_model):
+            raise ModelUnavailable(f"The model {model!r} is still loading; please try again shortly.", param="model")
+        if model in self.remembered_models or model in MODEL_TYPES:
+            raise ModelUnavailable(f"No live worker serves the model {model!r} now.", param="model")
+        served = ", ".join(sorted({worker.model for worker in self.ready()})) or "none"
+        raise ModelNotFound(f"The model {model[:200]!r} does not exist here; served are: {served}.", param="model")
+
+
+class WorkerRegistry:
+    """Reads the fleet from Redis, at most twice a second whatever the number of requests."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._fleet = Fleet()
+        self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
+        self._misread: set[str] = set()
+
+    async def fleet(self) -> Fleet:
+        """The workers, as of half a second ago at most."""
+        if self._is_stale():
+            async with self._reading:
+                if self._is_stale():
+                    self._fleet = await self._read()
+                    self._read_at = time.monotonic()
+        return self._fleet
+
+    async def find(self, model: str) -> WorkerInfo:
+        """A worker that takes jobs for the model, or raise ModelNotFound or ModelUnavailable."""
+        return (await self.fleet()).find(model)
+
+    def _is_stale(self) -> bool:
+        return time.monotonic() - self._read_at > MAX_AGE_S
+
+    async def _read(self) -> Fleet:
+        now = time.time()
+        members: list[tuple[bytes, float]] = await self._redis.zrangebyscore(
+            keys.WORKERS, now - REMEMBERED_S, "+inf", withscores=True
+        )
+        if not members:
+            return Fleet()
+        heartbeats = await self._redis.mget([keys.worker(member.decode()) for member, _ in members])
+        workers = [
+            (self._decode(member.decode(), heartbeat), stale_at > now)
+            for (member, stale_at), heartbeat in zip(members, heartbeats, strict=True)
+        ]
+        return _fleet((worker, is_live) for worker, is_live in workers if worker is not None)
+
+    def _decode(self, worker_id: str, heartbeat: bytes | None) -> WorkerInfo | None:
+        if heartbeat is None:
+            return None
+        try:
+            return wire.decode_worker(heartbeat)
+        except wire.WireError as error:
+            if worker_id not in self._misread:
+                self._misread.add(worker_id)
+                logger.warning("ignoring worker %s: %s", worker_id, error)
+            return None
+
+
+def _fleet(workers: Iterable[tuple[WorkerInfo, bool]]) -> Fleet:
+    known = tuple(workers)
+    return Fleet(
+        live=tuple(worker for worker, is_live in known if is_live),
+        remembered_models=frozenset(worker.model for worker, _ in known),
+    )

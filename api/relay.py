@@ -1,0 +1,67 @@
+"""Carries a job's stream to its client as server-sent events, and notices when the client leaves."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from fastapi import Request
+from sse_starlette import EventSourceResponse
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from api.completion import ChunkWriter, error_frame
+from shared.errors import JobError
+from shared.events import JobEvent
+
+_Result = TypeVar("_Result")
+
+
+class ChatStream(EventSourceResponse):
+    """The open stream of one job; however it ends, the job's events are closed with it."""
+
+    def __init__(
+        self,
+        writer: ChunkWriter,
+        first: list[JobEvent],
+        batches: AsyncGenerator[list[JobEvent]],
+        keep_alive_s: float,
+    ) -> None:
+        super().__init__(_frames(writer, first, batches), ping=keep_alive_s, sep="\n")
+        self._batches = batches
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream."""
+        async with aclosing(self._batches):
+            await super().__call__(scope, receive, send)
+
+
+async def _frames(
+    writer: ChunkWriter, first: list[JobEvent], batches: AsyncIterator[list[JobEvent]]
+) -> AsyncIterator[bytes]:
+    try:
+        yield writer.frames(first)
+        async for events in batches:
+            if frames := writer.frames(events):
+                yield frames
+    except JobError as error:
+        yield error_frame(error)
+
+
+async def while_connected(request: Request, answer: Coroutine[Any, Any, _Result]) -> _Result:
+    """Await the answer; if the client leaves first, cancel it and raise ClientDisconnect."""
+    working, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnect
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.wait({working, leaving})
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

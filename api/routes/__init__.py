@@ -1,0 +1,1 @@
+"""One file per resource: HTTP in, HTTP out, nothing decided."""

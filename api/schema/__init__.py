@@ -1,0 +1,1 @@
+"""OpenAI's words: the only place their field names are spelled."""

@@ -1,0 +1,67 @@
+"""Fields clients send that this version can't honour: accepted only where they change nothing."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shared.errors import InvalidRequest
+
+REQUEST_FIELDS: Mapping[str, tuple[object, ...]] = {
+    "audio": (),
+    "audios": ([],),
+    "best_of": (1,),
+    "frequency_penalty": (0, 0.0),
+    "function_call": ("auto", "none"),
+    "functions": ([],),
+    "ignore_eos": (False,),
+    "length_penalty": (1, 1.0),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "metadata": ({},),
+    "min_p": (0, 0.0),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "n": (1,),
+    "num_beams": (1,),
+    "parallel_tool_calls": (True, False),
+    "prediction": (),
+    "presence_penalty": (0, 0.0),
+    "reasoning_effort": (),
+    "repetition_penalty": (1, 1.0),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "tool_choice": ("auto", "none"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+"""Field → the values that ask for nothing; null always does."""
+
+MESSAGE_FIELDS: Mapping[str, tuple[object, ...]] = {
+    "annotations": ([],),
+    "audio": (),
+    "function_call": (),
+    "name": (),
+    "refusal": (),
+    "tool_calls": ([],),
+}
+"""The same for one message; an answer of ours may be sent back as it came."""
+
+
+def without_neutral(fields: dict[str, Any], known: Mapping[str, tuple[object, ...]], where: str = "") -> dict[str, Any]:
+    """Return the fields that are left to be honoured; raise InvalidRequest for one that can't be."""
+    kept = {}
+    for name, value in fields.items():
+        if name not in known:
+            kept[name] = value
+        elif value is not None and not any(type(value) is type(other) and value == other for other in known[name]):
+            raise InvalidRequest(
+                f"{where}{name} is not supported by this server{_way_out(known[name])}.", param=where + name
+            )
+    return kept
+
+
+def _way_out(values: tuple[object, ...]) -> str:
+    return f"; leave it out or send {json.dumps(values[0])}" if values else "; leave it out"

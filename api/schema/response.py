@@ -1,0 +1,109 @@
+"""The bodies this server sends, in OpenAI's shape."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from shared.events import FinishReason
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+class Usage(BaseModel):
+    """Token counts of one answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class AnswerMessage(BaseModel):
+    """The whole answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """The one answer of a plain response."""
+
+    index: Literal[0] = 0
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(BaseModel):
+    """A plain response."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    system_fingerprint: None = None
+    choices: list[Choice]
+    usage: Usage
+
+
+class Delta(BaseModel):
+    """What a chunk adds; the role stands in the first chunk only."""
+
+    role: Literal["assistant"] | None = Field(None, exclude_if=_is_none)
+    content: str | None = Field(None, exclude_if=_is_none)
+
+
+class ChunkChoice(BaseModel):
+    """The one answer's part of a chunk."""
+
+    index: Literal[0] = 0
+    delta: Delta
+    logprobs: None = None
+    finish_reason: FinishReason | None = None
+
+
+class ChatCompletionChunk(BaseModel):
+    """One frame of a streamed response."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    system_fingerprint: None = None
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, and with which field."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """Every response that isn't an answer, and the last frame of a stream that broke."""
+
+    error: ErrorDetail
+
+
+class ModelCard(BaseModel):
+    """One model that can be asked now."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "baton"
+    is_chat: bool = True
+    is_multimodal: bool
+
+
+class ModelList(BaseModel):
+    """The models that can be asked now."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]

@@ -1,0 +1,29 @@
+"""Media bytes in Redis, under their content hash: the same picture in every turn of a chat lies there once."""
+
+import asyncio
+import hashlib
+
+from redis.asyncio import Redis
+
+from shared import keys
+
+MAX_INLINE_HASH = 2**20
+"""Bytes that are hashed in the event loop; more is hashed in a thread."""
+
+
+class MediaStore:
+    """Puts bytes where workers find them, for a time."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def put(self, content: bytes, ttl_s: int) -> str:
+        """Keep the bytes for this long from now; return their hash. Bytes that are there already aren't sent again."""
+        sha256 = _hash(content) if len(content) <= MAX_INLINE_HASH else await asyncio.to_thread(_hash, content)
+        if not await self._redis.expire(keys.media(sha256), ttl_s):
+            await self._redis.set(keys.media(sha256), content, ex=ttl_s)
+        return sha256
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,103 @@
+"""What a request must be, beyond its fields' types, and the job it becomes when it is.
+
+The only place where limits and defaults of a request are applied.
+"""
+
+import secrets
+from collections.abc import Sequence
+from uuid import uuid4
+
+import msgspec
+
+from api.media import MediaSource
+from api.schema.request import MAX_SEED, ChatCompletionRequest
+from shared.errors import InvalidRequest
+from shared.fleet import WorkerInfo
+from shared.job import ChatJob, JobId, Message, SamplingParams
+
+
+def validate(request: ChatCompletionRequest, worker: WorkerInfo) -> SamplingParams:
+    """Check all that can be checked without touching media; return the sampling with every default filled in."""
+    _check_messages(request)
+    _check_stream_options(request)
+    return _sampling(request, worker)
+
+
+def check_media(sources: Sequence[MediaSource], worker: WorkerInfo, max_media: int) -> None:
+    """Refuse media that the model doesn't take, or too many of them."""
+    for source in sources:
+        if source.kind not in worker.modalities:
+            taken = " and ".join(("text", *worker.modalities))
+            raise InvalidRequest(
+                f"The model {worker.model!r} takes {taken} only, no {source.kind}.", param=source.param
+            )
+    if len(sources) > max_media:
+        raise InvalidRequest(
+            f"The request has {len(sources)} pictures and clips; at most {max_media} are accepted.",
+            param=sources[max_media].param,
+        )
+
+
+def chat_job(
+    model: str,
+    gateway: str,
+    messages: tuple[Message, ...],
+    sampling: SamplingParams,
+    created_s: float,
+    timeout_s: float,
+) -> ChatJob:
+    """Name the job and fix its deadline."""
+    return ChatJob(
+        id=JobId(f"chatcmpl-{uuid4().hex}"),
+        model=model,
+        gateway=gateway,
+        messages=messages,
+        sampling=sampling,
+        created_s=created_s,
+        deadline_s=created_s + timeout_s,
+    )
+
+
+def _check_messages(request: ChatCompletionRequest) -> None:
+    if not request.messages:
+        raise InvalidRequest("messages must have at least one message.", param="messages")
+    for i, message in enumerate(request.messages[1:], start=1):
+        if message.role in {"system", "developer"}:
+            raise InvalidRequest("Only the first message may be a system message.", param=f"messages[{i}].role")
+    if (role := request.messages[-1].role) != "user":
+        raise InvalidRequest(
+            f"The last message must be of role user, not {role}.",
+            param=f"messages[{len(request.messages) - 1}].role",
+        )
+
+
+def _check_stream_options(request: ChatCompletionRequest) -> None:
+    if request.stream_options is not None and not request.stream:
+        raise InvalidRequest("stream_options is only allowed when stream is true.", param="stream_options")
+
+
+def _sampling(request: ChatCompletionRequest, worker: WorkerInfo) -> SamplingParams:
+    given = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": None if request.top_k is None else max(request.top_k, 0),
+        "stop": None if request.stop is None else tuple(request.stop),
+        "max_tokens": _max_tokens(request, worker),
+        "seed": secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed & MAX_SEED,
+    }
+    return msgspec.structs.replace(worker.sampling, **{k: v for k, v in given.items() if v is not None})
+
+
+def _max_tokens(request: ChatCompletionRequest, worker: WorkerInfo) -> int | None:
+    old, new = request.max_tokens, request.max_completion_tokens
+    if old is not None and new is not None and old != new:
+        raise InvalidRequest(
+            f"max_tokens is {old} and max_completion_tokens is {new}; send one of them.", param="max_completion_tokens"
+        )
+    param = "max_tokens" if new is None else "max_completion_tokens"
+    asked = old if new is None else new
+    if asked is not None and asked > worker.max_model_len:
+        raise InvalidRequest(
+            f"{param} is {asked}, but the model's whole context is {worker.max_model_len} tokens.", param=param
+        )
+    return asked
