@@ -1,11 +1,18 @@
 """One way to reach Redis."""
 
+import asyncio
+import logging
+
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError, TimeoutError
 
 from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+RETRY_PAUSE_S = 1.0
 
 
 def open_redis(settings: Settings) -> Redis:
@@ -17,3 +24,15 @@ def open_redis(settings: Settings) -> Redis:
         health_check_interval=30,
     )
     return client
+
+
+async def wait_for_redis(redis: Redis) -> None:
+    """Return once Redis answers; a process that starts before Redis does waits for it."""
+    while True:
+        try:
+            await redis.ping()
+        except (ConnectionError, TimeoutError) as error:
+            logger.warning("waiting for Redis: %s", error)
+            await asyncio.sleep(RETRY_PAUSE_S)
+        else:
+            return

@@ -109,6 +109,6 @@ def _explain(error: ValidationError | FileNotFoundError) -> str:
     if isinstance(error, FileNotFoundError):
         return str(error)
     return "; ".join(
-        f"--{'.'.join(map(str, e['loc']))}: {e['msg']}" if e["loc"] else e["msg"]
+        ": ".join([*("--" + str(name) for name in e["loc"]), e["msg"].removeprefix("Value error, ")])
         for e in error.errors(include_input=False)
     )

@@ -10,16 +10,24 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from shared import keys
 
 logger = logging.getLogger(__name__)
 
 VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+DEVICE_ORDER = "CUDA_DEVICE_ORDER"
+PCI_ORDER = "PCI_BUS_ID"
+"""The order in which the driver's tool counts; CUDA's own begins with the fastest."""
+TTL_S = 15.0
+"""A worker silent for this long gives its GPU up."""
 LISTING_TIMEOUT_S = 30.0
 RETRY_S = 0.5
 REMINDER_S = 10.0
@@ -59,10 +67,25 @@ async def lease_gpu(redis: Redis, worker_id: str, ttl_s: float, wait_s: float = 
     if not gpus:
         return None
     gpu = await _wait_for_free(redis, gpus, worker_id, ttl_s, wait_s)
-    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # the order of the driver's tool, not CUDA's fastest first
+    os.environ[DEVICE_ORDER] = PCI_ORDER
     os.environ[VISIBLE_DEVICES] = gpu.index
     logger.info("leased GPU %s of %d", gpu.index, len(gpus))
     return gpu.uuid
+
+
+@asynccontextmanager
+async def hold_gpu(redis: Redis, worker_id: str) -> AsyncIterator[None]:
+    """Lease a GPU for as long as the context lasts, if this machine has any to lease."""
+    gpu = await lease_gpu(redis, worker_id, TTL_S)
+    if gpu is None:
+        yield
+        return
+    renewing = asyncio.create_task(_renew_for_ever(redis, gpu, worker_id))
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await release_gpu(redis, gpu, worker_id)
 
 
 async def renew_gpu(redis: Redis, gpu: str, worker_id: str, ttl_s: float) -> bool:
@@ -93,6 +116,16 @@ def list_gpus() -> list[Gpu]:
 def host_id() -> str:
     """Name this machine: the same in all its containers, another one on every other machine."""
     return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else socket.gethostname()
+
+
+async def _renew_for_ever(redis: Redis, gpu: str, worker_id: str) -> None:
+    while True:
+        await asyncio.sleep(TTL_S / 3)
+        try:
+            if not await renew_gpu(redis, gpu, worker_id, TTL_S):
+                logger.error("another worker leased GPU %s while this one was silent; both use it now", gpu)
+        except RedisError as error:
+            logger.warning("renewing the GPU's lease waits for Redis: %s", error)
 
 
 async def _wait_for_free(redis: Redis, gpus: list[Gpu], worker_id: str, ttl_s: float, wait_s: float) -> Gpu:

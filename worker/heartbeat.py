@@ -26,22 +26,22 @@ class Heartbeat:
         self._redis = redis
         self.info = info
 
+    async def forget_the_dead(self) -> None:
+        """Drop workers that have been silent for a day from the fleet."""
+        await self._redis.zremrangebyscore(keys.WORKERS, "-inf", time.time() - REMEMBERED_S)
+
     def update(self, **changes: object) -> None:
         """Change what the next heartbeat says."""
         self.info = msgspec.structs.replace(self.info, **changes)
 
     async def say(self) -> None:
-        """Say it now."""
+        """Say it now; if Redis is away, the next beat says it."""
         await self._write(stale_s=time.time() + STALE_S)
 
     async def run(self) -> None:
         """Say it for ever, whatever Redis does meanwhile."""
-        await self._redis.zremrangebyscore(keys.WORKERS, "-inf", time.time() - REMEMBERED_S)
         while True:
-            try:
-                await self.say()
-            except RedisError as error:
-                logger.warning("heartbeat waits for Redis: %s", error)
+            await self.say()
             await asyncio.sleep(INTERVAL_S)
 
     async def stop(self) -> None:
@@ -50,7 +50,10 @@ class Heartbeat:
         await self._write(stale_s=time.time())
 
     async def _write(self, stale_s: float) -> None:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.set(keys.worker(self.info.id), wire.encode(self.info), ex=REMEMBERED_S)
-            pipeline.zadd(keys.WORKERS, {self.info.id: stale_s})
-            await pipeline.execute()
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                pipeline.set(keys.worker(self.info.id), wire.encode(self.info), ex=REMEMBERED_S)
+                pipeline.zadd(keys.WORKERS, {self.info.id: stale_s})
+                await pipeline.execute()
+        except RedisError as error:
+            logger.warning("heartbeat waits for Redis: %s", error)

@@ -18,9 +18,9 @@ async def load_in_thread(settings: WorkerSettings, report: Callable[[str], None]
         loop.call_soon_threadsafe(report, words)
 
     def load() -> None:
-        from worker.models.registry import load_model  # imports torch for the families that need it
-
         try:
+            from worker.models.registry import load_model  # imports torch for the families that need it
+
             loaded.set_result(load_model(settings, report_in_loop))
         except Exception as error:  # noqa: BLE001  carried over to whoever awaits, whatever it is
             loaded.set_exception(error)

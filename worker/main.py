@@ -12,16 +12,19 @@ from importlib.metadata import version
 
 from redis.asyncio import Redis
 
-from shared.connection import open_redis
+from shared.catalogue import MODEL_TYPES, Family
+from shared.connection import open_redis, wait_for_redis
 from shared.fleet import WorkerInfo, WorkerState
 from shared.job import ChatJob
 from worker.cancellation import listen_for_cancels
 from worker.engine.engine import Engine
 from worker.engine.thread import EngineThread
+from worker.gpu import hold_gpu
 from worker.heartbeat import Heartbeat
 from worker.lease import Claim, Leases
 from worker.loading import load_in_thread
 from worker.models.family import Model
+from worker.models.registry import find_model_type
 from worker.publisher import Publisher
 from worker.queue import QueueWorker
 from worker.settings import WorkerSettings
@@ -97,9 +100,14 @@ async def run_worker(settings: WorkerSettings) -> None:
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    info = _introduce(settings)
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(open_redis(settings))
-        heartbeat = Heartbeat(redis, _introduce(settings))
+        await wait_for_redis(redis)
+        if MODEL_TYPES[info.model_type].family is not Family.FAKE:
+            await stack.enter_async_context(hold_gpu(redis, info.id))
+        heartbeat = Heartbeat(redis, info)
+        await heartbeat.forget_the_dead()
         beating = asyncio.create_task(heartbeat.run())
         stack.push_async_callback(_end, beating, heartbeat)
         model = await _load(settings, heartbeat, stop)
@@ -132,7 +140,7 @@ async def _load(settings: WorkerSettings, heartbeat: Heartbeat, stop: asyncio.Ev
 
 
 def _introduce(settings: WorkerSettings) -> WorkerInfo:
-    model_type = settings.model_type or ""
+    model_type = find_model_type(settings).name
     host = socket.gethostname()
     return WorkerInfo(
         id=f"{host}-{os.getpid()}-{secrets.token_hex(2)}",
