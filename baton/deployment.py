@@ -1,0 +1,105 @@
+"""One gateway and its workers as processes: started, awaited, kept alive and stopped in order."""
+
+import asyncio
+import signal
+from typing import NoReturn
+
+import httpx
+from redis.asyncio import Redis
+
+from api.settings import ApiSettings
+from baton.child import Child
+from baton.curl import base_url
+from baton.fleet import local_workers, progress
+from baton.pinning import pins
+from baton.race import race
+from baton.restart import keep_alive
+from baton.screen import Screen
+from baton.settings import DeploySettings, environment
+from shared.fleet import WorkerInfo, WorkerState
+from worker.settings import WorkerSettings
+
+POLL_S = 0.1
+WORKER_MARGIN_S = 10.0
+"""What a worker may need beyond its drain time before it is killed."""
+GATEWAY_GRACE_S = 5.0
+
+
+class DeployFailed(Exception):
+    """The deployment can't go on; the message says why."""
+
+
+class Deployment:
+    """Owns the processes between `start` and `stop`, which must be called whatever happened meanwhile."""
+
+    def __init__(self, settings: DeploySettings, redis: Redis, screen: Screen) -> None:
+        self._settings = settings
+        self._redis = redis
+        self._screen = screen
+        self._is_serving = False
+        self._gateway = Child("gateway", "api", environment(settings, ApiSettings), self._show)
+        self._workers = [
+            Child(f"worker {number}", "worker", environment(settings, WorkerSettings) | pin, self._show)
+            for number, pin in enumerate(pins(settings.workers))
+        ]
+        self.url = base_url(settings.host, settings.port)
+
+    async def start(self) -> list[WorkerInfo]:
+        """Start everything and return, once it serves, what the workers say of themselves.
+
+        Raises DeployFailed with the last lines of the first process that dies.
+        """
+        children = [self._gateway, *self._workers]
+        for child in children:
+            await child.start()
+        workers = await race(self._wait_ready(), *(_die_early(child) for child in children))
+        self._is_serving = True
+        self._screen.settle()
+        return workers
+
+    async def serve(self) -> None:
+        """Start what dies again; raise DeployFailed when that is no use any more."""
+        workers = asyncio.gather(*(keep_alive(worker, self._screen.say) for worker in self._workers))
+        await race(keep_alive(self._gateway, self._screen.say), workers)
+        raise DeployFailed("nothing is left that could serve")
+
+    async def stop(self) -> None:
+        """End the gateway's listening, let the workers drain, and kill what is left; at once, if cancelled."""
+        self._screen.settle()
+        try:
+            self._gateway.signal(signal.SIGTERM)
+            grace_s = self._settings.drain_timeout_s + WORKER_MARGIN_S
+            await asyncio.gather(*(worker.stop(grace_s) for worker in self._workers))
+            await self._gateway.stop(GATEWAY_GRACE_S)
+        finally:
+            for child in (self._gateway, *self._workers):
+                child.signal(signal.SIGKILL)
+
+    async def _wait_ready(self) -> list[WorkerInfo]:
+        async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
+            while True:
+                known = await local_workers(self._redis)
+                workers = [known[child.pid] for child in self._workers if child.pid in known]
+                self._screen.progress(progress(workers, len(self._workers)))
+                num_ready = sum(worker.state is WorkerState.READY for worker in workers)
+                if num_ready == len(self._workers) and await _is_ready(client, workers[0].model):
+                    return workers
+                await asyncio.sleep(POLL_S)
+
+    def _show(self, name: str, line: str) -> None:
+        if self._is_serving:
+            self._screen.say(f"{name} | {line}")
+
+
+async def _die_early(child: Child) -> NoReturn:
+    ending = await child.wait()
+    last_lines = "\n".join(f"  {line}" for line in child.last_lines)
+    raise DeployFailed(f"{child.name} {ending} while starting; its last lines:\n{last_lines}")
+
+
+async def _is_ready(gateway: httpx.AsyncClient, model: str) -> bool:
+    try:
+        response = await gateway.get("/health/ready")
+    except httpx.TransportError:
+        return False
+    return response.is_success and model in response.json()["models"]
