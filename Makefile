@@ -1,0 +1,45 @@
+# Each target sets up .venv by itself; nothing but Python 3.11 or newer with pip and venv is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+TORCH := 2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench compose-test lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(INSTALLED)  ## serve a tiny vision model on this machine and print a curl to ask it
+	@$(BIN)/baton deploy --model_type internvl2-2b --model_id_or_path tests/golden/internvl2-2b/checkpoint
+
+test: $(INSTALLED)  ## run the tests
+	$(BIN)/pytest
+
+check: $(INSTALLED)  ## lint, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## measure latency and throughput with the fake model
+	$(BIN)/python -m benchmarks
+
+compose-test:  ## build the images and try compose.yaml for real, where Docker is
+	$(PYTHON) deploy/compose_test.py
+
+lock:  ## write constraints.txt anew: the newest of what pyproject.toml allows, except for torch
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet torch==$(TORCH) '.[dev]'
+	build/lock/bin/pip freeze --exclude baton | grep -vE '^(nvidia|cuda|triton)' | sed -E 's/\+[a-z0-9.]+$$//' > constraints.txt
+	rm -rf build/lock
+
+clean:  ## remove .venv and everything else that was made here
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# torch stands without a local version in the constraints, so that a CPU build satisfies them as well.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
