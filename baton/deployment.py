@@ -4,7 +4,7 @@ import asyncio
 import signal
 from typing import NoReturn
 
-import httpx
+import httpx2
 from redis.asyncio import Redis
 
 from api.settings import ApiSettings
@@ -76,7 +76,7 @@ class Deployment:
                 child.signal(signal.SIGKILL)
 
     async def _wait_ready(self) -> list[WorkerInfo]:
-        async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=self.url, trust_env=False) as client:
             while True:
                 known = await local_workers(self._redis)
                 workers = [known[child.pid] for child in self._workers if child.pid in known]
@@ -97,9 +97,9 @@ async def _die_early(child: Child) -> NoReturn:
     raise DeployFailed(f"{child.name} {ending} while starting; its last lines:\n{last_lines}")
 
 
-async def _is_ready(gateway: httpx.AsyncClient, model: str) -> bool:
+async def _is_ready(gateway: httpx2.AsyncClient, model: str) -> bool:
     try:
         response = await gateway.get("/health/ready")
-    except httpx.TransportError:
+    except httpx2.TransportError:
         return False
     return response.is_success and model in response.json()["models"]

