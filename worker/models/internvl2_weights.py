@@ -134,6 +134,8 @@ def _translate_text(original: dict[str, Any]) -> PretrainedConfig:
     fields = {name: original[name] for name in _TEXT_FIELDS & original.keys() if original[name] is not None}
     if architecture == "InternLM2ForCausalLM":
         fields["attention_bias"] = original.get("bias", False)
+    if (scaling := fields.get("rope_scaling", {})).get("type") == "su":  # Phi 3's first name for it
+        fields["rope_scaling"] = scaling | {"type": "longrope"}
     return config_class(**fields)
 
 

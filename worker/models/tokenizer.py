@@ -12,18 +12,19 @@ from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
+from worker.models.family import LoadError
 from worker.models.vocabulary import ControlToken, Vocabulary
 
 
 def read_vocabulary(directory: Path) -> Vocabulary:
-    """Return the vocabulary of the checkpoint in this directory; raises FileNotFoundError if it has none."""
+    """Return the vocabulary of the checkpoint in this directory; raises LoadError if it has none."""
     if (directory / "tokenizer.model").exists():
         return _read_sentencepiece(directory)
     if (directory / "tokenizer.json").exists():
         return _from_backend(PreTrainedTokenizerFast.from_pretrained(directory).backend_tokenizer)
     if (directory / "vocab.json").exists():
         return _from_backend(Qwen2Tokenizer.from_pretrained(directory).backend_tokenizer)
-    raise FileNotFoundError(f"{directory} has no tokenizer: neither tokenizer.model, tokenizer.json nor vocab.json")
+    raise LoadError(f"{directory} has no tokenizer: neither tokenizer.model, tokenizer.json nor vocab.json")
 
 
 class SentencePieceCodec:
@@ -38,8 +39,9 @@ class SentencePieceCodec:
         return token_ids
 
     def decode(self, token_ids: list[int]) -> str:
-        """Return the text of ordinary tokens."""
-        text: str = self._model.decode(token_ids)
+        """Return the text of ordinary tokens; the rows that models add to round their vocabulary have none."""
+        size = self._model.get_piece_size()
+        text: str = self._model.decode([token_id for token_id in token_ids if token_id < size])
         return text
 
     def piece(self, token_id: int) -> str | None:
