@@ -22,7 +22,7 @@ check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/mypy
 
 bench: $(INSTALLED)  ## measure latency and throughput with the fake model
-	$(BIN)/python -m benchmarks
+	@for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 compose-test:  ## build the images and try compose.yaml for real, where Docker is
 	$(PYTHON) deploy/compose_test.py
