@@ -1,0 +1,67 @@
+"""Clips: the frames that were asked for, and bytes that only claim to be a clip."""
+
+import pytest
+from PIL import Image
+
+from shared.errors import InvalidMedia
+from tests.cases import INTERNVL2
+from worker.prepare import video
+from worker.prepare.video import decode_frames
+
+PARAM = "messages[0].content[0]"
+CLIP = (INTERNVL2 / "media" / "clip.mp4").read_bytes()
+
+
+def refused(content, choose=lambda num_frames: [0]):
+    with pytest.raises(InvalidMedia) as raised:
+        decode_frames(content, choose, PARAM)
+    assert raised.value.param == PARAM
+    return raised.value.message
+
+
+def test_frames_come_in_the_order_asked_for():
+    frames = decode_frames(CLIP, lambda num_frames: [0, num_frames - 1], PARAM)
+    again = decode_frames(CLIP, lambda num_frames: [num_frames - 1, 0, 0], PARAM)
+
+    assert all(frame.mode == "RGB" and frame.size == (160, 96) for frame in frames)
+    assert frames[0].tobytes() != frames[1].tobytes()
+    assert [again[1], again[0], again[2]] == [frames[0], frames[1], frames[0]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no clip",
+        (INTERNVL2 / "media" / "photo.jpg").read_bytes(),
+        b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n",
+        b"ffconcat version 1.0\nfile /etc/hostname\n",
+    ],
+)
+def test_what_is_no_clip_never_reaches_the_decoder(content, capfd):
+    assert "MP4 or MOV, WebM or Matroska, AVI" in refused(content)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "content", [CLIP[: len(CLIP) // 2], CLIP[:-500], CLIP[:64], CLIP[:5000] + bytes(len(CLIP) - 5000), CLIP[:12]]
+)
+def test_broken_clip_is_refused(content):
+    assert "can't be decoded" in refused(content, lambda num_frames: list(range(num_frames)))
+
+
+def test_frames_beyond_the_end_are_no_crash():
+    assert "can't be decoded" in refused(CLIP, lambda num_frames: [num_frames])
+
+
+def test_limits_on_frames_and_pixels_hold(monkeypatch):
+    monkeypatch.setattr(video, "MAX_FRAMES", 36)
+    assert refused(CLIP) == "the clip has 37 frames; at most 36 are taken"
+    monkeypatch.undo()
+    monkeypatch.setattr(video, "MAX_PIXELS", 3 * 160 * 96)
+    assert len(decode_frames(CLIP, lambda num_frames: [0, 1, 2], PARAM)) == 3
+    assert "more than 46080 pixels" in refused(CLIP, lambda num_frames: [0, 1, 2, 3])
+
+
+def test_frames_are_pictures():
+    assert isinstance(decode_frames(CLIP, lambda num_frames: [0], PARAM)[0], Image.Image)
