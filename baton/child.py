@@ -2,6 +2,7 @@
 
 import asyncio
 import codecs
+import contextlib
 import os
 import signal
 import subprocess
@@ -77,7 +78,8 @@ class Child:
     def signal(self, signum: signal.Signals) -> None:
         """Send a signal to the process and all it started, if it still runs."""
         if self._process is not None and self._process.returncode is None:
-            os.killpg(self._process.pid, signum)
+            with contextlib.suppress(ProcessLookupError):  # it ended, and the loop has not heard of it yet
+                os.killpg(self._process.pid, signum)
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None

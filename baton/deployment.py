@@ -20,8 +20,8 @@ from shared.fleet import WorkerInfo, WorkerState
 from worker.settings import WorkerSettings
 
 POLL_S = 0.1
-WORKER_MARGIN_S = 10.0
-"""What a worker may need beyond its drain time before it is killed."""
+WORKER_MARGIN_S = 5.0
+"""What a worker may need beyond its drain time, if it has anything to drain, before it is killed."""
 GATEWAY_GRACE_S = 5.0
 
 
@@ -68,8 +68,8 @@ class Deployment:
         self._screen.settle()
         try:
             self._gateway.signal(signal.SIGTERM)
-            grace_s = self._settings.drain_timeout_s + WORKER_MARGIN_S
-            await asyncio.gather(*(worker.stop(grace_s) for worker in self._workers))
+            drain_s = self._settings.drain_timeout_s if self._is_serving else 0.0
+            await asyncio.gather(*(worker.stop(drain_s + WORKER_MARGIN_S) for worker in self._workers))
             await self._gateway.stop(GATEWAY_GRACE_S)
         finally:
             for child in (self._gateway, *self._workers):

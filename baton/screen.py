@@ -27,8 +27,8 @@ class Screen:
             return
         self._shown = words
         if self._console.is_terminal:
-            self._progress.start()
             self._progress.update(self._task, description=words)
+            self._progress.start()
         else:
             self.say(words)
 

@@ -90,6 +90,16 @@ def test_ctrl_c_lets_the_running_answer_end_and_leaves_no_process() -> None:
         assert deployed.left_behind() == []
 
 
+def test_ctrl_c_while_starting_leaves_no_process() -> None:
+    with Deployed(*FAKE) as deployed:
+        deployed.stderr.wait_for("starting")
+
+        assert deployed.end() == 0
+
+        assert deployed.left_behind() == []
+        assert str(deployed.stdout) == ""
+
+
 def test_second_ctrl_c_does_not_wait_for_the_answer() -> None:
     with Deployed(*FAKE, "--fake_itl_ms=1000") as deployed, ThreadPoolExecutor() as pool:
         frames = stream(deployed.url, max_tokens=1000)

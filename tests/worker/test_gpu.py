@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from baton.embedded import EmbeddedRedis
 from shared import keys
-from worker.gpu import GpusTaken, host_id, lease_gpu, list_gpus, release_gpu, renew_gpu
+from worker.gpu import GpusTaken, hold_gpu, host_id, lease_gpu, list_gpus, release_gpu, renew_gpu
 
 WORKER = """
 import asyncio, os, sys
@@ -93,6 +93,15 @@ async def test_worker_gives_up_when_every_gpu_stays_leased(redis: Redis) -> None
         await lease_gpu(redis, "late", ttl_s=30, wait_s=0)
 
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+@pytest.mark.usefixtures("two_gpus")
+async def test_gpu_is_held_as_long_as_the_worker_runs(redis: Redis) -> None:
+    async with hold_gpu(redis, "worker"):
+        held = await redis.get(keys.gpu(host_id(), "GPU-aaaa"))
+
+    assert held == b"worker"
+    assert await redis.keys("gpu:*") == []
 
 
 async def test_lease_ends_by_itself_unless_it_is_renewed(redis: Redis) -> None:
