@@ -1,6 +1,9 @@
 """`api`: one gateway process."""
 
 import math
+import signal
+import sys
+from contextlib import suppress
 
 import uvicorn
 from sse_starlette.sse import AppStatus
@@ -28,7 +31,9 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )
-    uvicorn.Server(config).run()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises the signal again once all has ended well
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from api.media import MediaSource
 from shared.errors import InvalidMedia
 
 _DATA_URI = re.compile(r"data:(?P<type>[^,]{0,256}),", re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+={0,2}\s*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]++={0,2}\s*+")
 _MIN_BASE64_LENGTH = 32
 """Shorter than any picture; what is shorter is a word or a path."""
 
@@ -20,6 +20,13 @@ def is_url(address: str) -> bool:
 
 def decode(source: MediaSource) -> bytes:
     """Return the bytes that the address itself contains, or raise InvalidMedia."""
+    content = _contained(source)
+    if not content:
+        raise InvalidMedia(f"The {source.kind} is empty.", param=source.param)
+    return content
+
+
+def _contained(source: MediaSource) -> bytes:
     if match := _DATA_URI.match(source.address):
         payload = source.address[match.end() :]
         if match["type"].lower().endswith(";base64"):
@@ -36,9 +43,6 @@ def decode(source: MediaSource) -> bytes:
 
 def _from_base64(text: str, source: MediaSource) -> bytes:
     try:
-        content = binascii.a2b_base64("".join(text.split()).encode(), strict_mode=True)
+        return binascii.a2b_base64("".join(text.split()).encode(), strict_mode=True)
     except ValueError as error:
         raise InvalidMedia(f"The {source.kind} is not valid base64: {error}.", param=source.param) from None
-    if not content:
-        raise InvalidMedia(f"The {source.kind} is empty.", param=source.param)
-    return content

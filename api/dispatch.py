@@ -13,7 +13,7 @@ from api.queue import JobQueue
 from api.subscriber import EventSubscriber
 from shared.errors import DeadlineExceeded
 from shared.events import JobEvent, is_terminal
-from shared.job import ChatJob
+from shared.job import ChatJob, JobId
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ class Dispatcher:
     def __init__(self, queue: JobQueue, subscriber: EventSubscriber) -> None:
         self._queue = queue
         self._subscriber = subscriber
+        self._open: dict[JobId, ChatJob] = {}
         self._cancels: set[asyncio.Task[None]] = set()
 
     async def stream(self, job: ChatJob, first_wait_s: float | None = None) -> AsyncGenerator[list[JobEvent]]:
@@ -32,32 +33,36 @@ class Dispatcher:
         The first list is empty if nothing came within `first_wait_s`; None waits as long as it takes.
         Raises DeadlineExceeded or StreamInterrupted.
         """
-        has_ended = False
+        self._open[job.id] = job
         with self._subscriber.open(job.id) as mailbox:
             remaining_s = job.deadline_s - time.time()
             late = DeadlineExceeded(f"The answer was not finished within {job.deadline_s - job.created_s:g} s.")
             timer = asyncio.get_running_loop().call_later(remaining_s, mailbox.fail, late)
             try:
                 await self._queue.enqueue(job)
-                events = await _take_within(first_wait_s, mailbox)
-                while True:
-                    has_ended = bool(events) and is_terminal(events[-1])
-                    yield events
-                    if has_ended:
-                        return
-                    events = await mailbox.take()
+                yield self._noted(job, await _take_within(first_wait_s, mailbox))
+                while job.id in self._open:
+                    yield self._noted(job, await mailbox.take())
             finally:
                 timer.cancel()
-                if not has_ended:
+                if self._open.pop(job.id, None):
                     self._cancel(job)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Let the cancels that are on their way arrive before it is left."""
+        """Cancel what is still open when it is left, and let the cancels arrive."""
         try:
             yield
         finally:
+            while self._open:
+                self._cancel(self._open.popitem()[1])
             await asyncio.gather(*self._cancels)
+
+    def _noted(self, job: ChatJob, events: list[JobEvent]) -> list[JobEvent]:
+        """Close the job's account if these are its last events."""
+        if events and is_terminal(events[-1]):
+            self._open.pop(job.id, None)
+        return events
 
     def _cancel(self, job: ChatJob) -> None:
         """Start a task of its own: whoever leaves may be cancelled and can't wait."""

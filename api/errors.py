@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 
 from fastapi import FastAPI, Request, Response
 from redis.exceptions import RedisError
@@ -15,6 +14,8 @@ from shared.errors import ErrorCode, InternalError, JobError, ModelUnavailable
 _REQUEST = "invalid_request_error"
 _SERVER = "server_error"
 _CLIENT_CLOSED_REQUEST = 499
+_HTTP_CODES = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
+"""What HTTP itself refuses, in OpenAI's words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +73,8 @@ async def _on_redis_error(request: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    match error.status_code:
-        case HTTPStatus.NOT_FOUND:
-            message, code = f"There is no {request.method} {request.url.path[:200]} here.", "unknown_url"
-        case HTTPStatus.METHOD_NOT_ALLOWED:
-            message, code = f"{request.url.path[:200]} can't be called with {request.method}.", "method_not_allowed"
-        case _:
-            message, code = str(error.detail), HTTPStatus(error.status_code).name.lower()
+    code = _HTTP_CODES.get(error.status_code, "invalid_request")
+    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
     return _response(error.status_code, _body(message, _REQUEST, None, code), error.headers or {})
 
 

@@ -32,4 +32,4 @@ class BodyLimit:
 
     def _check(self, num_bytes: int) -> None:
         if num_bytes > self._max_bytes:
-            raise HTTPException(413, f"The request body is larger than {self._max_bytes} bytes.")
+            raise HTTPException(413, f"the request body is larger than {self._max_bytes} bytes")

@@ -54,24 +54,25 @@ class WorkerRegistry:
         self._redis = redis
         self._fleet = Fleet()
         self._read_at = float("-inf")
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[Fleet] | None = None
         self._misread: set[str] = set()
 
     async def fleet(self) -> Fleet:
         """The workers, as of half a second ago at most."""
-        if self._is_stale():
-            async with self._reading:
-                if self._is_stale():
-                    self._fleet = await self._read()
-                    self._read_at = time.monotonic()
-        return self._fleet
+        if time.monotonic() - self._read_at <= MAX_AGE_S:
+            return self._fleet
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._refresh())
+        return await asyncio.shield(self._reading)  # one reading for all, whoever leaves meanwhile
 
     async def find(self, model: str) -> WorkerInfo:
         """A worker that takes jobs for the model, or raise ModelNotFound or ModelUnavailable."""
         return (await self.fleet()).find(model)
 
-    def _is_stale(self) -> bool:
-        return time.monotonic() - self._read_at > MAX_AGE_S
+    async def _refresh(self) -> Fleet:
+        self._fleet = await self._read()
+        self._read_at = time.monotonic()
+        return self._fleet
 
     async def _read(self) -> Fleet:
         now = time.time()

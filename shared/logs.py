@@ -2,7 +2,7 @@
 
 import logging
 
-_QUIET = ("arq", "httpx", "httpcore", "sse_starlette", "urllib3", "filelock", "asyncio")
+_QUIET = ("arq", "httpx", "httpx2", "httpcore", "httpcore2", "sse_starlette", "urllib3", "filelock", "asyncio")
 """Libraries that log request content or chatter below WARNING."""
 
 

@@ -1,6 +1,7 @@
 """POST /v1/chat/completions."""
 
 import asyncio
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -29,7 +30,8 @@ async def create_chat_completion(request: Request, gateway: Annotated[Gateway, D
 
 
 async def _whole(gateway: Gateway, job: ChatJob) -> Response:
-    completion = await fold(job, gateway.dispatcher.stream(job))
+    async with aclosing(gateway.dispatcher.stream(job)) as batches:
+        completion = await fold(job, batches)
     return Response(completion.model_dump_json(), media_type="application/json")
 
 

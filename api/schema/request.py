@@ -13,6 +13,8 @@ MAX_SEED = 2**63 - 1
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256
 MAX_PARAM_LENGTH = 200
+MAX_MESSAGE_LENGTH = 500
+"""Some of pydantic's messages repeat what was sent."""
 
 
 class _Schema(BaseModel):
@@ -131,8 +133,10 @@ def _explain(error: ErrorDetails, fields: dict[str, Any]) -> InvalidRequest:
             return InvalidRequest(f"Unknown field: {param}.", param=param)
         case "missing":
             return InvalidRequest(f"Missing field: {param}.", param=param)
+        case "model_type":
+            return InvalidRequest(f"Invalid {param}: must be an object.", param=param)
         case _:
-            return InvalidRequest(f"Invalid {param}: {error['msg']}.", param=param)
+            return InvalidRequest(f"Invalid {param}: {error['msg'][:MAX_MESSAGE_LENGTH]}.", param=param)
 
 
 def _path(loc: tuple[int | str, ...], fields: Any) -> str:

@@ -184,6 +184,23 @@ async def test_stream_survives_the_loss_of_its_channel(broker, client, worker):
     assert completion.choices[0].message.content == "one two"
 
 
+async def test_all_streams_share_one_channel_connection(broker, client, worker):
+    async def num_listeners():
+        return len(await broker.client_list(_type="pubsub"))
+
+    before = await num_listeners()
+    async with asking(asyncio.gather(*(ask(client) for _ in range(8)))) as answers:
+        jobs = [await worker.take() for _ in range(8)]
+        during = await num_listeners()
+        for job in jobs:
+            await worker.say(job, job.id)
+            await worker.finish(job)
+        texts = {answer.id: answer.choices[0].message.content for answer in await answers}
+
+    assert during == before
+    assert texts == {job.id: job.id for job in jobs}
+
+
 async def test_message_of_another_version_is_ignored(broker, client, worker):
     async with asking(ask(client)) as answer:
         job = await worker.take()

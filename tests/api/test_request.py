@@ -1,0 +1,128 @@
+import json
+
+import pytest
+
+from api.schema.request import parse
+from shared.errors import InvalidRequest
+
+SMALLEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def body(**fields) -> bytes:
+    return json.dumps(SMALLEST | fields).encode()
+
+
+def content(*parts) -> bytes:
+    return body(messages=[{"role": "user", "content": list(parts)}])
+
+
+@pytest.mark.parametrize(
+    ("raw", "param", "says"),
+    [
+        (b"", None, "not valid JSON"),
+        (b"{", None, "not valid JSON"),
+        (b"[1]", None, "JSON object"),
+        (b'{"model": "\xff"}', None, "not valid JSON"),
+        (b'{"model": "\\ud800"}', None, "not valid JSON"),
+        (b"[" * 100_000, None, "not valid JSON"),
+        (b'{"model": "m", "messages": [], "temperature": NaN}', None, "not valid JSON"),
+        (b'{"model": "m"}', "messages", "Missing field"),
+        (body(tempreature=1), "tempreature", "Unknown field"),
+        (body(temperature=2.1), "temperature", "less than or equal to 2"),
+        (body(temperature="1"), "temperature", "valid number"),
+        (body(temperature=True), "temperature", "valid number"),
+        (b'{"model": "m", "messages": [], "temperature": 1e999}', "temperature", "finite"),
+        (body(top_p=0), "top_p", "greater than 0"),
+        (body(top_k=-2), "top_k", "greater than or equal to -1"),
+        (body(seed=2**63), "seed", "less than or equal"),
+        (body(seed=10**400), "seed", "less than or equal"),
+        (body(max_tokens=0), "max_tokens", "greater than or equal to 1"),
+        (body(max_tokens=2**80), "max_tokens", "less than or equal"),
+        (body(stop=["a"] * 17), "stop", "at most 16"),
+        (body(stop=["a", ""]), "stop[1]", "at least 1"),
+        (body(messages="hi"), "messages", "valid list"),
+        (body(messages=["hi"]), "messages[0]", "must be an object"),
+        (body(messages=[{"role": "tool", "content": "x"}]), "messages[0].role", "user"),
+        (body(messages=[{"role": "user", "content": 5}]), "messages[0].content", "string or a list"),
+        (body(messages=[{"role": "user"}]), "messages[0].content", "Missing field"),
+        (body(messages=[{"role": "user", "content": "", "weight": 1}]), "messages[0].weight", "Unknown field"),
+        (body(messages=[{"role": "user", "content": "", "name": "Bo"}]), "messages[0].name", "not supported"),
+        (content({"type": "input_audio"}), "messages[0].content[0]", "input_audio"),
+        (content({"type": "x" * 10**6}), "messages[0].content[0]", "expected tags|xxx"),
+        (content({"type": "text", "text": 5}), "messages[0].content[0].text", "valid string"),
+        (
+            content({"type": "text", "text": ""}, {"type": "image_url", "image_url": {"url": "x", "detail": "high"}}),
+            "messages[0].content[1].image_url.detail",
+            "auto",
+        ),
+        (content({"type": "image_url", "image_url": 5}), "messages[0].content[0].image_url", "must be an object"),
+        (content({"type": "image_url", "image_url": {}}), "messages[0].content[0].image_url.url", "Missing field"),
+        (body(images=[1]), "images[0]", "valid string"),
+        (body(**{"x" * 5000: 1}), "x" * 200, "Unknown field"),
+    ],
+)
+def test_what_is_wrong_is_named(raw, param, says):
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        parse(raw)
+
+    assert caught.value.param == param
+    assert len(caught.value.message) < 1000
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n", 2),
+        ("n", True),
+        ("logprobs", True),
+        ("top_logprobs", 3),
+        ("presence_penalty", 0.1),
+        ("frequency_penalty", -1),
+        ("repetition_penalty", 1.1),
+        ("logit_bias", {"1": 5}),
+        ("tools", [{"type": "function"}]),
+        ("tool_choice", "required"),
+        ("response_format", {"type": "json_object"}),
+        ("audios", ["x"]),
+        ("min_p", 0.1),
+    ],
+)
+def test_field_that_cannot_be_honoured_is_refused_by_name(field, value):
+    with pytest.raises(InvalidRequest, match=f"{field} is not supported") as caught:
+        parse(body(**{field: value}))
+
+    assert caught.value.param == field
+
+
+def test_field_that_asks_for_nothing_is_accepted():
+    asked = parse(
+        body(
+            n=1,
+            logprobs=False,
+            top_logprobs=None,
+            presence_penalty=0,
+            frequency_penalty=0.0,
+            logit_bias={},
+            tools=[],
+            tool_choice="none",
+            response_format={"type": "text"},
+            audios=[],
+            user="someone",
+        )
+    )
+
+    assert asked == parse(body(user="someone"))
+
+
+def test_own_answer_may_be_sent_back_as_it_came():
+    answer = {"role": "assistant", "content": "hello", "refusal": None, "tool_calls": None, "annotations": []}
+
+    asked = parse(body(messages=[*SMALLEST["messages"], answer, *SMALLEST["messages"]]))
+
+    assert [message.role for message in asked.messages] == ["user", "assistant", "user"]
+
+
+def test_bare_strings_are_wrapped():
+    asked = parse(body(stop="\n", images="https://a/b.png", videos="https://a/b.mp4"))
+
+    assert (asked.stop, asked.images, asked.videos) == (["\n"], ["https://a/b.png"], ["https://a/b.mp4"])
