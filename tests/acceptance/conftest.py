@@ -1,0 +1,126 @@
+"""The whole walk as its users meet it: Redis, gateway and workers as processes, and the official client."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx2
+import pytest
+from openai import OpenAI
+
+from baton.embedded import EmbeddedRedis, free_port
+from tests.cases import INTERNVL2
+
+MODEL = "internvl2-2b"
+ADAPTERS = ("adapter", "adapter_all")
+START_TIMEOUT_S = 60.0
+
+
+class Stack:
+    """Processes that share one Redis."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.redis_url = redis_url
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, module: str, *options: str) -> subprocess.Popen[bytes]:
+        environment = os.environ | {"BATON_REDIS_URL": self.redis_url, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen([sys.executable, "-m", module, *options], env=environment)
+        self._processes.append(process)
+        return process
+
+    def start_gateway(self, *options: str) -> None:
+        self.start("api", "--port", str(self.port), "--allow_private_media_hosts", "true", *options)
+        self._wait(lambda: self._get("/health/live") is not None)
+
+    def start_internvl2(self, name: str = MODEL, *options: str) -> subprocess.Popen[bytes]:
+        base = ("--model_type", MODEL, "--model_id_or_path", str(INTERNVL2 / "checkpoint"))
+        return self.start("worker", *base, "--served_model_name", name, *options)
+
+    def client(self, api_key: str = "EMPTY") -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=60)
+
+    def wait_for_models(self, *names: str, api_key: str = "EMPTY") -> None:
+        def are_served() -> bool:
+            answer = self._get("/v1/models", Authorization=f"Bearer {api_key}")
+            return answer is not None and {model["id"] for model in answer["data"]} >= set(names)
+
+        self._wait(are_served)
+
+    def _get(self, path: str, **headers: str) -> dict | None:
+        try:
+            return httpx2.get(self.url + path, headers=headers).raise_for_status().json()
+        except httpx2.TransportError:
+            return None
+
+    def _wait(self, is_so: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not is_so():
+            assert all(process.poll() is None for process in self._processes), "a process died while starting"
+            assert time.monotonic() < deadline, f"not started within {START_TIMEOUT_S} s"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End everything in order; uvicorn ends by the signal that stopped it."""
+        for process in self._processes:
+            process.terminate()
+        statuses = [process.wait(timeout=30) for process in self._processes]
+        assert set(statuses) <= {0, -signal.SIGTERM, -signal.SIGKILL}
+
+
+@pytest.fixture
+def new_stack() -> Iterator[Callable[[], Stack]]:
+    """Start stacks of one's own, each on a Redis of its own."""
+    started: list[tuple[Stack, EmbeddedRedis]] = []
+
+    def start() -> Stack:
+        server = EmbeddedRedis()
+        started.append((Stack(server.url), server))
+        return started[-1][0]
+
+    yield start
+    for stack, server in started:
+        stack.stop()
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """One gateway; the golden model, and the same with each of its adapters, each on a worker of its own."""
+    with EmbeddedRedis() as server:
+        stack = Stack(server.url)
+        stack.start_gateway()
+        stack.start_internvl2()
+        for adapter in ADAPTERS:
+            stack.start_internvl2(adapter, "--ckpt_dir", str(INTERNVL2 / adapter))
+        stack.wait_for_models(MODEL, *ADAPTERS)
+        yield stack
+        stack.stop()
+
+
+@pytest.fixture(scope="session")
+def client(stack: Stack) -> OpenAI:
+    return stack.client()
+
+
+@pytest.fixture(scope="session")
+def media_url() -> Iterator[str]:
+    """The golden pictures and clips on an HTTP server of this machine."""
+    served = partial(_Quiet, directory=str(INTERNVL2 / "media"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), served) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass

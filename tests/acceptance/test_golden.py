@@ -1,0 +1,78 @@
+"""Every golden case through the whole HTTP walk."""
+
+import pytest
+from openai import BadRequestError
+
+from tests.acceptance.conftest import MODEL
+from tests.cases import INTERNVL2, read_cases
+
+CASES = read_cases(INTERNVL2)
+HOSTILE = [name for name in CASES if "special" in name]
+BEYOND = [name for name, case in CASES.items() if case.facts.get("beyond_max_position")]
+HONEST = [name for name in CASES if name not in {*HOSTILE, *BEYOND}]
+
+
+def request_of(case, media_url: str) -> dict[str, object]:
+    """The case as an OpenAI client sends it."""
+    return {
+        "model": case.facts["adapter"] or MODEL,
+        "max_tokens": case.facts["max_new_tokens"],
+        "temperature": 0,
+        "messages": [with_urls(message, media_url) for message in case.facts["messages"]],
+    }
+
+
+def with_urls(message: dict, media_url: str) -> dict:
+    if isinstance(message["content"], str):
+        return message
+    parts = []
+    for part in message["content"]:
+        kind = part["type"]
+        parts.append(part if kind == "text" else {"type": kind, kind: {"url": f"{media_url}/{part[kind]['url'][6:]}"}})
+    return message | {"content": parts}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_case_answers_as_the_authors_code_does(client, media_url, name):
+    case = CASES[name]
+
+    completion = client.chat.completions.create(**request_of(case, media_url))
+
+    assert completion.choices[0].message.content == case.facts["greedy_text"]
+    assert completion.choices[0].finish_reason == case.facts["finish"]
+    assert completion.usage.prompt_tokens == case.facts["prompt_tokens"]
+    assert completion.usage.completion_tokens == len(case.facts["greedy_ids"])
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_streamed_answer_is_the_plain_one(client, media_url, name):
+    case = CASES[name]
+
+    chunks = list(
+        client.chat.completions.create(
+            **request_of(case, media_url), stream=True, stream_options={"include_usage": True}
+        )
+    )
+
+    deltas = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(deltas) == case.facts["greedy_text"]
+    assert chunks[-2].choices[0].finish_reason == case.facts["finish"]
+    assert chunks[-1].usage.completion_tokens == len(case.facts["greedy_ids"])
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_typed_control_tokens_stay_text(client, media_url, name):
+    """The authors' prompt is shorter, because there the typed strings become single control tokens."""
+    completion = client.chat.completions.create(**request_of(CASES[name], media_url))
+
+    assert completion.usage.prompt_tokens > CASES[name].facts["prompt_tokens"]
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_prompt_beyond_the_context_is_refused_with_the_limit(client, media_url, name):
+    with pytest.raises(BadRequestError) as refusal:
+        client.chat.completions.create(**request_of(CASES[name], media_url))
+
+    assert refusal.value.code == "context_length_exceeded"
+    assert "2048" in refusal.value.message
+    assert str(CASES[name].facts["prompt_tokens"]) in refusal.value.message
