@@ -1,5 +1,6 @@
 """`baton deploy` as a person starts it: a process, the lines it shows, a Ctrl-C."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -64,9 +65,12 @@ class Deployed:
 
     def __exit__(self, *raised: object) -> None:
         if self.process.poll() is None:
-            for child in [*self.children(), self.process]:
-                child.kill()
+            self.children()
+            self.process.kill()
             self.process.wait(TIMEOUT_S)
+        for child in self._seen:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
         self.stdout.close()
         self.stderr.close()
 
