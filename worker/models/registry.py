@@ -44,7 +44,7 @@ def _named(name: str) -> ModelType:
         return entry
     close = get_close_matches(name, MODEL_TYPES, n=3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    raise LoadError(f"{name} is not a model type; {hint}Known are {', '.join(MODEL_TYPES)}")
+    raise LoadError(f"{name} is not a model type; {hint}known are {', '.join(MODEL_TYPES)}")
 
 
 def _of_tuned(ckpt_dir: str, base: str | None) -> ModelType:
