@@ -14,7 +14,7 @@ from baton.embedded import EmbeddedRedis, free_port
 from tests.baton.deployed import TIMEOUT_S, Deployed
 
 API_KEY = "a-secret-that-nobody-sees"
-FAKE = ("--model_type", "fake")
+FAKE = ("--model_type", "fake", "--port=0")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     config = directory / "baton.yaml"
     config.write_text("model_type: fake\nserved_model_name: from-yaml\nworkers: 5\nfake_itl_ms: 0.5\n")
     environment = {"BATON_CONFIG": str(config), "BATON_SERVED_MODEL_NAME": "from-env", "BATON_WORKERS": "4"}
-    with Deployed("--workers=2", directory=directory, BATON_API_KEY=API_KEY, **environment) as running:
+    with Deployed("--workers=2", "--port=0", directory=directory, BATON_API_KEY=API_KEY, **environment) as running:
         yield running
 
 
@@ -135,7 +135,7 @@ def test_named_port_that_is_taken_is_told() -> None:
 
 
 def test_worker_that_dies_while_starting_ends_the_deployment_at_once() -> None:
-    with Deployed("--model_type=no-such-model") as deployed:
+    with Deployed("--model_type=no-such-model", "--port=0") as deployed:
         assert deployed.process.wait(TIMEOUT_S) == 1
         assert deployed.left_behind() == []
 
