@@ -73,9 +73,8 @@ def read_sampling(directory: Path) -> SamplingParams:
     config = read_json(path) if path.exists() else {}
     if not config.get("do_sample"):
         return SamplingParams()
-    # What a checkpoint leaves out has transformers' defaults.
-    top_p, top_k = config.get("top_p", 1.0), config.get("top_k", 50)
-    return SamplingParams(temperature=config.get("temperature", 1.0), top_p=top_p, top_k=top_k)
+    defaults = {"temperature": 1.0, "top_p": 1.0, "top_k": 50}  # transformers' own
+    return SamplingParams(**defaults | {name: config[name] for name in defaults if config.get(name) is not None})
 
 
 def context_length(asked: int | None, trained: int) -> int:

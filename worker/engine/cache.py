@@ -5,6 +5,7 @@ The running sequences always fill the first rows, so a step reads the pools as v
 
 from typing import Any
 
+import psutil
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -126,11 +127,4 @@ def _check_memory(bytes_per_token: int, rows: int, width: int, device: torch.dev
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return _available_bytes()
-
-
-def _available_bytes() -> int:
-    """Memory the kernel could give without swapping; it knows more than the pages that are free now."""
-    with open("/proc/meminfo", encoding="ascii") as lines:
-        sizes = dict(line.split(":") for line in lines)
-    return int(sizes["MemAvailable"].split()[0]) * 1024
+    return psutil.virtual_memory().available

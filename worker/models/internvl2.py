@@ -64,6 +64,7 @@ class InternVL2:
     facts: ModelFacts
     runner: Runner
     vocabulary: Vocabulary
+    decoder: AnswerDecoder
     template: Template
     tiler: Tiler
     tile_length: int
@@ -74,13 +75,11 @@ class InternVL2:
         """Render the conversation and cut its pictures into tiles."""
         tiles = self._cut(messages, media)
         counts = {part: [len(picture) for picture in pictures] for part, pictures in tiles.items()}
-        control_ids = self.vocabulary.control_ids
-        hidden = frozenset(i for token, i in control_ids.items() if token not in _GROUNDING)
         pictures = [picture for part in tiles.values() for picture in part]
         return Prompt(
             token_ids=tuple(self.render(messages, counts)),
-            tokenizer=AnswerDecoder(self.vocabulary, hidden),
-            stop_token_ids=frozenset({control_ids[self.template.end.token]}),
+            tokenizer=self.decoder,
+            stop_token_ids=frozenset({self.vocabulary.control_ids[self.template.end.token]}),
             strips_answer=True,
             features={"pixel_values": torch.cat(pictures)} if pictures else {},
         )
@@ -157,10 +156,10 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:
     original = read_json(checkpoint.directory / "config.json")
     vocabulary, template = _read_language(checkpoint, original)
     config = translate_config(original, vocabulary.control_ids[_IMAGE])
+    max_model_len = context_length(settings.max_model_len, config.text_config.max_position_embeddings)
     device = choose_device()
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
     model = build_model(config, weights, choose_dtype(settings.dtype, device), device)
-    max_model_len = context_length(settings.max_model_len, config.text_config.max_position_embeddings)
     return InternVL2(
         facts=ModelFacts(
             modalities=(MediaKind.IMAGE, MediaKind.VIDEO),
@@ -170,6 +169,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:
         ),
         runner=_start_runner(model, settings.max_num_seqs, max_model_len),
         vocabulary=vocabulary,
+        decoder=AnswerDecoder(vocabulary, shown=_GROUNDING),
         template=template,
         tiler=_read_tiler(original),
         tile_length=config.image_seq_length,
@@ -191,8 +191,8 @@ def _read_language(checkpoint: Checkpoint, original: dict[str, Any]) -> tuple[Vo
 def _read_tiler(original: dict[str, Any]) -> Tiler:
     return Tiler(
         size=original.get("force_image_size") or original["vision_config"]["image_size"],
-        max_tiles=original["max_dynamic_patch"] if original["dynamic_image_size"] else 1,
-        has_thumbnail=original["use_thumbnail"],
+        max_tiles=original.get("max_dynamic_patch", 12) if original.get("dynamic_image_size", True) else 1,
+        has_thumbnail=original.get("use_thumbnail", True),
     )
 
 

@@ -5,7 +5,7 @@ whatever a user types. It knows no prompt format.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Protocol
@@ -94,12 +94,11 @@ class Vocabulary:
             raise InvalidRequest("the text contains characters that stand for a control token", param="messages")
         return token_ids
 
-    def decode(self, token_ids: Sequence[int], *, hidden: frozenset[int] = frozenset()) -> str:
-        """Return the text of these tokens; control tokens are spelled out unless `hidden`."""
-        shown = (token_id for token_id in token_ids if token_id not in hidden)
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of these tokens, control tokens spelled out."""
         return "".join(
             "".join(self._texts[token_id] for token_id in group) if is_control else self._codec.decode(list(group))
-            for is_control, group in groupby(shown, key=self._texts.__contains__)
+            for is_control, group in groupby(token_ids, key=self._texts.__contains__)
         )
 
     def _encode_with_controls(self, text: str) -> list[int]:
@@ -110,16 +109,16 @@ class Vocabulary:
         return token_ids + self._codec.encode(text[start:])
 
 
-@dataclass(frozen=True, slots=True)
 class AnswerDecoder:
     """Reads answers: control tokens disappear, except those that carry meaning."""
 
-    vocabulary: Vocabulary
-    hidden: frozenset[int]
+    def __init__(self, vocabulary: Vocabulary, shown: Collection[str]) -> None:
+        self._vocabulary = vocabulary
+        self._hidden = frozenset(i for token, i in vocabulary.control_ids.items() if token not in shown)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of these tokens."""
-        return self.vocabulary.decode(token_ids, hidden=self.hidden)
+        return self._vocabulary.decode([token_id for token_id in token_ids if token_id not in self._hidden])
 
 
 def _any_of(literals: Iterable[str]) -> str:
