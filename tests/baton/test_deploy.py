@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
+import psutil
 import pytest
 
 from baton.embedded import EmbeddedRedis, free_port
@@ -131,7 +132,7 @@ def test_named_port_that_is_taken_is_told() -> None:
         with Deployed(*FAKE, f"--port={port}") as deployed:
             assert deployed.process.wait(TIMEOUT_S) == 2
 
-    assert f"port {port} is taken by python" in str(deployed.stderr)
+    assert f"port {port} is taken by {psutil.Process().name()}" in str(deployed.stderr)
 
 
 def test_worker_that_dies_while_starting_ends_the_deployment_at_once() -> None:
