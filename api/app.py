@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from api.auth import ApiKeyGuard
-from api.errors import add_error_handlers
+from api.errors import translate_errors
 from api.gateway import open_gateway
 from api.limit import BodyLimit
 from api.routes import chat, health, models
@@ -24,7 +24,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app = FastAPI(title="Baton", lifespan=lifespan, openapi_url=None)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(ApiKeyGuard, api_key=settings.api_key)
-    add_error_handlers(app)
+    translate_errors(app)
     for router in (chat.router, models.router, health.router):
         app.include_router(router)
     return app

@@ -53,7 +53,7 @@ def error_response(error: JobError) -> Response:
     return _response(shown.status, error_body(error), shown.headers)
 
 
-def add_error_handlers(app: FastAPI) -> None:
+def translate_errors(app: FastAPI) -> None:
     """Translate every exception that reaches the edge."""
     app.add_exception_handler(JobError, _on_job_error)
     app.add_exception_handler(RedisError, _on_redis_error)

@@ -42,17 +42,16 @@ class Intake:
     async def _stored(self, turns: tuple[Turn, ...]) -> tuple[Message, ...]:
         contents = await self._fetcher.fetch(sources_of(turns))
         ttl_s = math.ceil(self._settings.request_timeout_s) + MEDIA_MARGIN_S
-        hashes = dict(
-            zip(contents, await asyncio.gather(*(self._store.put(c, ttl_s) for c in contents.values())), strict=True)
-        )
-        return tuple(_message(turn, hashes) for turn in turns)
+        stored = await asyncio.gather(*(self._store.put(content, ttl_s) for content in contents.values()))
+        sha256s = dict(zip(contents, stored, strict=True))
+        return tuple(_message(turn, sha256s) for turn in turns)
 
 
-def _message(turn: Turn, hashes: dict[str, str]) -> Message:
+def _message(turn: Turn, sha256s: dict[str, str]) -> Message:
     return Message(
         turn.role,
         tuple(
-            MediaPart(part.kind, hashes[part.address], part.param) if isinstance(part, MediaSource) else part
+            MediaPart(part.kind, sha256s[part.address], part.param) if isinstance(part, MediaSource) else part
             for part in turn.parts
         ),
     )

@@ -63,9 +63,9 @@ class StandIn:
         events += [TextDelta(**self.named(job), text=word, token_ids=(1,)) for word in words]
         await self.publish(job, *events)
 
-    async def finish(self, job: ChatJob, reason=FinishReason.STOP) -> None:
+    async def finish(self, job: ChatJob, reason=FinishReason.STOP, tells=True) -> None:
         usage = Usage(prompt_tokens=7, completion_tokens=3)
-        await self.publish(job, Finished(**self.named(job), reason=reason, usage=usage))
+        await self.publish(job, Finished(**self.named(job), reason=reason, usage=usage), tells=tells)
 
     async def fail(self, job: ChatJob, code: ErrorCode, message: str, param: str | None = None) -> None:
         await self.publish(job, Failed(**self.named(job), code=code, message=message, param=param))

@@ -176,12 +176,12 @@ async def test_stream_survives_the_loss_of_its_channel(broker, client, worker):
     async with asking(ask(client)) as answer:
         job = await worker.take()
         await worker.say(job, "one ")
+        await worker.publish(job, delta(worker, job, "unheard"), tells=False)
+        await worker.finish(job, tells=False)
         await broker.client_kill_filter(_type="pubsub")
-        await worker.say(job, "two")
-        await worker.finish(job)
         completion = await answer
 
-    assert completion.choices[0].message.content == "one two"
+    assert completion.choices[0].message.content == "one unheard"
 
 
 async def test_all_streams_share_one_channel_connection(broker, client, worker):
