@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import socket
@@ -124,6 +125,17 @@ def test_killed_deploy_leaves_no_process() -> None:
         deployed.end(signal.SIGKILL)
 
         assert deployed.left_behind() == []
+
+
+def test_every_gpu_gets_a_worker_of_its_own(tmp_path: Path) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho '0, GPU-aaaa'; echo '1, GPU-bbbb'\n")
+    driver.chmod(0o755)
+    with Deployed(*FAKE, PATH=f"{tmp_path}:{os.environ['PATH']}") as deployed:
+        assert "workers: 2" in deployed.stdout.wait_for("is ready")
+
+        environments = [child.environ() for child in deployed.children() if child.cmdline()[-1] == "worker"]
+        assert sorted(variables["CUDA_VISIBLE_DEVICES"] for variables in environments) == ["0", "1"]
 
 
 def test_named_port_that_is_taken_is_told() -> None:
