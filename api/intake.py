@@ -10,7 +10,7 @@ from api.registry import WorkerRegistry
 from api.schema.request import ChatCompletionRequest
 from api.settings import ApiSettings
 from api.store import MediaStore
-from api.validation import chat_job, check_media, validate
+from api.validation import chat_job, check_media, processor_params, validate
 from shared.job import ChatJob, MediaPart, Message
 
 MEDIA_MARGIN_S = 60
@@ -34,10 +34,12 @@ class Intake:
         created_s = time.time()
         worker = await self._registry.find(request.model)
         sampling = validate(request, worker)
+        processor = processor_params(request, worker)
         turns = place_media(request)
         check_media(sources_of(turns), worker, self._settings.max_media)
         messages = await self._stored(turns)
-        return chat_job(worker.model, self._gateway, messages, sampling, created_s, self._settings.request_timeout_s)
+        timeout_s = self._settings.request_timeout_s
+        return chat_job(worker.model, self._gateway, messages, sampling, processor, created_s, timeout_s)
 
     async def _stored(self, turns: tuple[Turn, ...]) -> tuple[Message, ...]:
         contents = await self._fetcher.fetch(sources_of(turns))

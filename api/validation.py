@@ -13,7 +13,7 @@ from api.media import MediaSource
 from api.schema.request import MAX_SEED, ChatCompletionRequest
 from shared.errors import InvalidRequest
 from shared.fleet import WorkerInfo
-from shared.job import ChatJob, JobId, Message, SamplingParams
+from shared.job import AS_TRAINED, ChatJob, JobId, Message, ProcessorParams, SamplingParams
 
 
 def validate(request: ChatCompletionRequest, worker: WorkerInfo) -> SamplingParams:
@@ -38,11 +38,21 @@ def check_media(sources: Sequence[MediaSource], worker: WorkerInfo, max_media: i
         )
 
 
+def processor_params(request: ChatCompletionRequest, worker: WorkerInfo) -> ProcessorParams:
+    """Return the request's wishes about its media; a model without media can't honour any."""
+    if (asked := request.mm_processor_kwargs) is None:
+        return AS_TRAINED
+    if not worker.modalities:
+        raise InvalidRequest(f"The model {worker.model!r} takes text only.", param="mm_processor_kwargs")
+    return ProcessorParams(num_frames=asked.num_frames, max_num=asked.max_num)
+
+
 def chat_job(
     model: str,
     gateway: str,
     messages: tuple[Message, ...],
     sampling: SamplingParams,
+    processor: ProcessorParams,
     created_s: float,
     timeout_s: float,
 ) -> ChatJob:
@@ -53,6 +63,7 @@ def chat_job(
         gateway=gateway,
         messages=messages,
         sampling=sampling,
+        processor=processor,
         created_s=created_s,
         deadline_s=created_s + timeout_s,
     )

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from api.queue import JobQueue
 from baton.embedded import EmbeddedRedis
-from shared import keys, wire
+from shared import keys
 from shared.job import ChatJob, JobId, Message, Role, SamplingParams, TextPart
 from worker.lease import Claim, Leases
 from worker.queue import QueueWorker

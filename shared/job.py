@@ -66,6 +66,19 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Most tokens of the answer; None is what the context leaves."""
 
 
+class ProcessorParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How media are prepared where a request has a wish; None is the model's own way."""
+
+    num_frames: int | None = None
+    """Frames taken from each clip."""
+    max_num: int | None = None
+    """Most tiles of each picture, its thumbnail not counted (InternVL's name)."""
+
+
+AS_TRAINED = ProcessorParams()
+"""No wish: media are prepared as the model's authors prepare them."""
+
+
 class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """One chat completion, as it lies in the queue.
 
@@ -80,6 +93,7 @@ class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the gateway process that listens for the events."""
     messages: tuple[Message, ...]
     sampling: SamplingParams
+    processor: ProcessorParams = AS_TRAINED
     created_s: float
     """Unix time of acceptance."""
     deadline_s: float

@@ -77,11 +77,10 @@ def read_sampling(directory: Path) -> SamplingParams:
     return SamplingParams(**defaults | {name: config[name] for name in defaults if config.get(name) is not None})
 
 
-def context_length(asked: int | None, trained: int) -> int:
-    """Return the most tokens a sequence may have; raises LoadError if more is asked than the model was trained for."""
+def check_context(asked: int | None, trained: int) -> None:
+    """Raise LoadError if a longer context is asked for than the model was trained on, in tokens."""
     if asked is not None and asked > trained:
         raise LoadError(f"--max_model_len {asked} is more than the model's context of {trained} tokens")
-    return asked or trained
 
 
 def _base_directory(

@@ -118,7 +118,7 @@ class ChatTask:
 
     async def _prepare(self, replay: Replay) -> Sequence:
         media = await self._load_media()
-        prompt = await asyncio.to_thread(self._model.prepare, self.job.messages, media)
+        prompt = await asyncio.to_thread(self._model.prepare, self.job.messages, media, self.job.processor)
         max_tokens = self._max_tokens(prompt)
         return Sequence(self.job.id, prompt, self.job.sampling, max_tokens, replay.token_ids)
 

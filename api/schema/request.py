@@ -10,6 +10,7 @@ from shared.errors import InvalidRequest
 
 MAX_INT = 2**31 - 1
 MAX_SEED = 2**63 - 1
+MAX_FRAMES = 64
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256
 MAX_PARAM_LENGTH = 200
@@ -76,6 +77,13 @@ class ChatMessage(_Schema):
     content: Annotated[list[Content], BeforeValidator(_as_parts)]
 
 
+class MmProcessorKwargs(_Schema):
+    """Wishes about how pictures and clips are prepared, by vLLM's name; each model sets its own upper limits."""
+
+    num_frames: int | None = Field(None, ge=1, le=MAX_FRAMES)
+    max_num: int | None = Field(None, ge=1, le=MAX_INT)
+
+
 class StreamOptions(_Schema):
     """What a stream carries beside the text."""
 
@@ -99,6 +107,7 @@ class ChatCompletionRequest(_Schema):
     stream_options: StreamOptions | None = None
     images: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
     videos: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
+    mm_processor_kwargs: MmProcessorKwargs | None = None
     user: str | None = None
     """Names the caller's own customer; OpenAI gives this field and the next two no effect on the answer."""
     safety_identifier: str | None = None

@@ -81,6 +81,17 @@ def test_every_form_of_a_clip_gives_the_same_answer(client, media_url):
     assert forms == dict.fromkeys(forms, expected)
 
 
+def test_request_may_ask_for_fewer_tiles(client, media_url):
+    def num_prompt_tokens(**wishes: int) -> int:
+        messages = [{"role": "user", "content": [picture(media_url), text("What is this?")]}]
+        completion = client.chat.completions.create(
+            model=MODEL, messages=messages, max_tokens=1, extra_body={"mm_processor_kwargs": wishes}
+        )
+        return completion.usage.prompt_tokens
+
+    assert num_prompt_tokens() - num_prompt_tokens(max_num=1) == 6 * 16  # of seven tiles one is left
+
+
 def test_eight_mixed_requests_at_once_answer_as_one_after_the_other(client, media_url):
     clip = {"type": "video_url", "video_url": {"url": f"{media_url}/clip.mp4"}}
     requests = [
@@ -145,9 +156,11 @@ def test_models_are_listed_by_their_served_names(client):
         (["hi"], {"max_tokens": 5000}, "max_tokens", "2048"),
         (["hi"], {"temperature": 9}, "temperature", "2"),
         (["hi"], {"n": 3}, "n", ""),
+        (["hi"], {"extra_body": {"mm_processor_kwargs": {"max_num": 13}}}, "mm_processor_kwargs.max_num", "12"),
+        (["hi"], {"extra_body": {"mm_processor_kwargs": {"fps": 2}}}, "mm_processor_kwargs.fps", "fps"),
         (["hi"], {"extra_body": {"beam": 2}}, "beam", "beam"),
     ],
-    ids=["corrupt", "tags", "unreachable", "long", "max_tokens", "temperature", "n", "unknown"],
+    ids=["corrupt", "tags", "unreachable", "long", "max_tokens", "temperature", "n", "max_num", "fps", "unknown"],
 )
 def test_bad_request_is_told_what_is_wrong(client, media_url, content, options, param, words, stream):
     corrupt = base64.b64encode((MEDIA / "photo.jpg").read_bytes()[:300]).decode()

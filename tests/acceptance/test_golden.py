@@ -18,6 +18,7 @@ def request_of(case, media_url: str) -> dict[str, object]:
         "model": case.facts["adapter"] or MODEL,
         "max_tokens": case.facts["max_new_tokens"],
         "temperature": 0,
+        "extra_body": {"mm_processor_kwargs": {"num_frames": case.num_segments}},
         "messages": [with_urls(message, media_url) for message in case.facts["messages"]],
     }
 

@@ -9,6 +9,9 @@ import psutil
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+CACHE_SHARE = 0.7
+"""Of the memory that is free beside the weights; the rest is for activations of long prompts and many tiles."""
+
 
 class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
     """One attention layer's pools; decodes one token a row, each at its own position.
@@ -78,11 +81,8 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
 
     def __init__(self, config: Any, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
         """Allocate `rows` sequences of `width` tokens; raises MemoryError with advice if they don't fit."""
-        heads = config.num_key_value_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        bytes_per_token = 2 * config.num_hidden_layers * heads * head_dim * dtype.itemsize
-        _check_memory(bytes_per_token, rows, width, device)
-        shape = (rows, heads, width, head_dim)
+        _check_memory(_bytes_per_token(config, dtype), rows, width, device)
+        shape = (rows, config.num_key_value_heads, width, _head_dim(config))
         super().__init__(layers=[AttentionSlots(shape, dtype, device) for _ in range(config.num_hidden_layers)])
         self._device = device
         self._lengths = [0] * rows
@@ -111,6 +111,22 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         self._lengths[target] = self._lengths[source]
         for layer in self.layers:
             layer.move(source, target, self._lengths[source])
+
+
+def fitting_width(config: Any, rows: int, dtype: torch.dtype, device: torch.device) -> int:
+    """Return how many tokens each of `rows` sequences may have, so that memory is left for the steps themselves."""
+    return int(_free_bytes(device) * CACHE_SHARE) // (rows * _bytes_per_token(config, dtype))
+
+
+def _head_dim(config: Any) -> int:
+    head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return head_dim
+
+
+def _bytes_per_token(config: Any, dtype: torch.dtype) -> int:
+    """Keys and values of one token in all layers."""
+    size: int = 2 * config.num_hidden_layers * config.num_key_value_heads * _head_dim(config) * dtype.itemsize
+    return size
 
 
 def _check_memory(bytes_per_token: int, rows: int, width: int, device: torch.device) -> None:

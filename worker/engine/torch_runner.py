@@ -21,6 +21,7 @@ class TorchRunner:
     """
 
     def __init__(self, model: Any, max_num_seqs: int, max_model_len: int) -> None:
+        self.max_model_len = max_model_len
         self._model = model
         self._device: torch.device = model.device
         config = model.config.get_text_config()

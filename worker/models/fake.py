@@ -6,7 +6,7 @@ from collections.abc import Sequence as Ids
 from dataclasses import dataclass
 
 from shared.errors import InvalidRequest
-from shared.job import MediaPart, Message, SamplingParams, TextPart
+from shared.job import AS_TRAINED, MediaPart, Message, ProcessorParams, SamplingParams, TextPart
 from worker.engine.prompt import Prompt
 from worker.engine.sequence import Sequence
 from worker.models.family import ModelFacts
@@ -59,7 +59,12 @@ class FakeModel:
         )
         self.runner = FakeRunner(settings.fake_ttft_ms / 1000, settings.fake_itl_ms / 1000)
 
-    def prepare(self, messages: tuple[Message, ...], media: dict[MediaPart, bytes]) -> Prompt:
+    def prepare(
+        self,
+        messages: tuple[Message, ...],
+        media: dict[MediaPart, bytes],
+        processor: ProcessorParams = AS_TRAINED,
+    ) -> Prompt:
         """Count one token for each word of the conversation; the last message's words are the answer's."""
         words = [_words(message) for message in messages]
         if not words[-1]:

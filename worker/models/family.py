@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.job import MediaKind, MediaPart, Message, SamplingParams
+from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, ProcessorParams, SamplingParams
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 
@@ -31,7 +31,12 @@ class Model(Protocol):
     facts: ModelFacts
     runner: Runner
 
-    def prepare(self, messages: tuple[Message, ...], media: dict[MediaPart, bytes]) -> Prompt:
+    def prepare(
+        self,
+        messages: tuple[Message, ...],
+        media: dict[MediaPart, bytes],
+        processor: ProcessorParams = AS_TRAINED,
+    ) -> Prompt:
         """Render the conversation as the model was trained on it, with its media decoded.
 
         Called from a pool thread, several at once. Raises InvalidMedia or InvalidRequest for what

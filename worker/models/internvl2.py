@@ -11,15 +11,15 @@ import torch
 
 from shared.catalogue import MODEL_TYPES
 from shared.errors import ContextLengthExceeded, InvalidMedia, InvalidRequest
-from shared.job import MediaKind, MediaPart, Message, Part, Role, TextPart
-from worker.checkpoint import Checkpoint, context_length, locate, read_json, read_sampling
+from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, Part, ProcessorParams, Role, TextPart
+from worker.checkpoint import Checkpoint, check_context, locate, read_json, read_sampling
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
-from worker.engine.torch_runner import TorchRunner
 from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts
 from worker.models.internvl2_media import Tiler
 from worker.models.internvl2_weights import build_model, translate_config
+from worker.models.memory import start_runner
 from worker.models.tokenizer import read_vocabulary
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
@@ -71,9 +71,14 @@ class InternVL2:
     """Tokens a tile stands for."""
     system: str = SYSTEM
 
-    def prepare(self, messages: tuple[Message, ...], media: dict[MediaPart, bytes]) -> Prompt:
+    def prepare(
+        self,
+        messages: tuple[Message, ...],
+        media: dict[MediaPart, bytes],
+        processor: ProcessorParams = AS_TRAINED,
+    ) -> Prompt:
         """Render the conversation and cut its pictures into tiles."""
-        tiles = self._cut(messages, media)
+        tiles = self._cut(messages, media, self.tiler.adjusted(processor))
         counts = {part: [len(picture) for picture in pictures] for part, pictures in tiles.items()}
         pictures = [picture for part in tiles.values() for picture in part]
         return Prompt(
@@ -117,13 +122,13 @@ class InternVL2:
             yield from (Control("</img>"), "\n")
 
     def _cut(
-        self, messages: Sequence[Message], media: Mapping[MediaPart, bytes]
+        self, messages: Sequence[Message], media: Mapping[MediaPart, bytes], tiler: Tiler
     ) -> dict[MediaPart, list[torch.Tensor]]:
         """Return each medium's pictures as tiles; raises as soon as they can't fit in the context."""
         tiles: dict[MediaPart, list[torch.Tensor]] = {}
         num_tokens = 0
         for part in (part for message in messages for part in message.parts if isinstance(part, MediaPart)):
-            tiles[part] = self._cut_one(part, media[part])
+            tiles[part] = _cut_one(tiler, part, media[part])
             num_tokens += self.tile_length * sum(map(len, tiles[part]))
             if num_tokens > self.facts.max_model_len:
                 raise ContextLengthExceeded(
@@ -133,14 +138,15 @@ class InternVL2:
                 )
         return tiles
 
-    def _cut_one(self, part: MediaPart, content: bytes) -> list[torch.Tensor]:
-        match part.kind:
-            case MediaKind.IMAGE:
-                return [self.tiler.picture(content, part.param)]
-            case MediaKind.VIDEO:
-                return self.tiler.frames(content, part.param)
-            case MediaKind.AUDIO:
-                raise InvalidMedia("the model takes no audio", param=part.param)
+
+def _cut_one(tiler: Tiler, part: MediaPart, content: bytes) -> list[torch.Tensor]:
+    match part.kind:
+        case MediaKind.IMAGE:
+            return [tiler.picture(content, part.param)]
+        case MediaKind.VIDEO:
+            return tiler.frames(content, part.param)
+        case MediaKind.AUDIO:
+            raise InvalidMedia("the model takes no audio", param=part.param)
 
 
 def _check_role(message: Message, index: int) -> None:
@@ -156,18 +162,20 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:
     original = read_json(checkpoint.directory / "config.json")
     vocabulary, template = _read_language(checkpoint, original)
     config = translate_config(original, vocabulary.control_ids[_IMAGE])
-    max_model_len = context_length(settings.max_model_len, config.text_config.max_position_embeddings)
+    trained = config.text_config.max_position_embeddings
+    check_context(settings.max_model_len, trained)
     device = choose_device()
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
     model = build_model(config, weights, choose_dtype(settings.dtype, device), device)
+    runner = start_runner(model, settings, trained, report)
     return InternVL2(
         facts=ModelFacts(
             modalities=(MediaKind.IMAGE, MediaKind.VIDEO),
-            max_model_len=max_model_len,
+            max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
             device=describe(device),
         ),
-        runner=_start_runner(model, settings.max_num_seqs, max_model_len),
+        runner=runner,
         vocabulary=vocabulary,
         decoder=AnswerDecoder(vocabulary, shown=_GROUNDING),
         template=template,
@@ -194,10 +202,3 @@ def _read_tiler(original: dict[str, Any]) -> Tiler:
         max_tiles=original.get("max_dynamic_patch", 12) if original.get("dynamic_image_size", True) else 1,
         has_thumbnail=original.get("use_thumbnail", True),
     )
-
-
-def _start_runner(model: Any, max_num_seqs: int, max_model_len: int) -> TorchRunner:
-    try:
-        return TorchRunner(model, max_num_seqs, max_model_len)
-    except MemoryError as error:
-        raise LoadError(str(error)) from error

@@ -1,11 +1,13 @@
 """Pictures and clips as InternVL2 sees them: square tiles of the whole picture, and a thumbnail."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from PIL import Image
 
+from shared.errors import InvalidRequest
+from shared.job import ProcessorParams
 from worker.prepare.image import decode_image
 from worker.prepare.video import decode_frames
 
@@ -24,6 +26,19 @@ class Tiler:
     has_thumbnail: bool = True
     num_segments: int = 8
     """Frames taken from a clip."""
+
+    def adjusted(self, wishes: ProcessorParams) -> "Tiler":
+        """Return the tiler with a request's wishes; raises InvalidRequest for more tiles than it was made for."""
+        if wishes.max_num is not None and wishes.max_num > self.max_tiles:
+            raise InvalidRequest(
+                f"max_num is {wishes.max_num}; the model takes at most {self.max_tiles} tiles of a picture",
+                param="mm_processor_kwargs.max_num",
+            )
+        return replace(
+            self,
+            max_tiles=wishes.max_num or self.max_tiles,
+            num_segments=wishes.num_frames or self.num_segments,
+        )
 
     def picture(self, content: bytes, param: str) -> torch.Tensor:
         """Return a picture's tiles, row by row, then the thumbnail, shape [tiles, 3, size, size]."""

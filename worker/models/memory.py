@@ -1,0 +1,30 @@
+"""How long a context fits beside the weights: what was asked for, else as much of the model's own as memory gives."""
+
+from collections.abc import Callable
+from typing import Any
+
+from worker.engine.cache import fitting_width
+from worker.engine.torch_runner import TorchRunner
+from worker.models.family import LoadError
+from worker.settings import WorkerSettings
+
+LEAST_CONTEXT = 2048
+"""A shorter context than this is the operator's to choose."""
+
+
+def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Callable[[str], None]) -> TorchRunner:
+    """Allocate the cache; raises LoadError with advice if it can't be.
+
+    `trained` is the model's own context in tokens. It is cut to what fits only where nobody named a length.
+    """
+    width = settings.max_model_len or trained
+    if settings.max_model_len is None:
+        config = model.config.get_text_config()
+        fitting = fitting_width(config, settings.max_num_seqs, model.dtype, model.device)
+        if fitting < trained:
+            width = min(trained, max(fitting, LEAST_CONTEXT))
+            report(f"context cut from {trained} to {width} tokens, so that {settings.max_num_seqs} sequences fit")
+    try:
+        return TorchRunner(model, settings.max_num_seqs, width)
+    except MemoryError as error:
+        raise LoadError(str(error)) from error
