@@ -3,8 +3,10 @@
 The running sequences always fill the first rows, so a step reads the pools as views and copies nothing.
 """
 
+import math
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -25,8 +27,8 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
     def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
         super().__init__()
         # Zeros, because a masked position still meets the softmax's zero weight, and 0 * nan is nan.
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)  # [rows, heads, width, head_dim]
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys = _zeros(shape, dtype, device)  # [rows, heads, width, head_dim]
+        self.values = _zeros(shape, dtype, device)
         self.is_initialized = True
         self._rows = torch.arange(shape[0], device=device)
         self._positions = self._rows[:0]
@@ -116,6 +118,14 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
 def fitting_width(config: Any, rows: int, dtype: torch.dtype, device: torch.device) -> int:
     """Return how many tokens each of `rows` sequences may have, so that memory is left for the steps themselves."""
     return int(_free_bytes(device) * CACHE_SHARE) // (rows * _bytes_per_token(config, dtype))
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return zeros; on the CPU the kernel hands the pages out as they are written, where torch would write them all."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    pages = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(pages).view(dtype).view(shape)
 
 
 def _head_dim(config: Any) -> int:
