@@ -2,7 +2,7 @@
 
 import time
 
-from arq.connections import ArqRedis
+from arq.jobs import serialize_job
 from redis.asyncio import Redis
 
 from shared import keys, wire
@@ -11,6 +11,18 @@ from shared.job import ChatJob
 MAX_POKES = 64
 """Pokes nobody waited for; a worker that comes later looks into the queue anyway."""
 POKE_TTL_S = 60
+
+_ENQUEUE = """
+local queue, payload, wake = KEYS[1], KEYS[2], KEYS[3]
+local job, content, ttl_ms, max_pokes, poke_ttl_s = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if not redis.call('SET', payload, content, 'PX', ttl_ms, 'NX') then return end
+local time = redis.call('TIME')
+redis.call('ZADD', queue, time[1] * 1000 + math.floor(time[2] / 1000), job)
+redis.call('RPUSH', wake, job)
+redis.call('LTRIM', wake, -max_pokes, -1)
+redis.call('EXPIRE', wake, poke_ttl_s)
+"""
+"""What arq's enqueue_job does in four round trips, and the poke, in one; by the clock that all gateways share."""
 
 _CANCEL = """
 local queue, inflight, payload, lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -30,25 +42,18 @@ class JobQueue:
     """The queue as its producers see it."""
 
     def __init__(self, redis: Redis) -> None:
-        self._redis = redis
-        self._arq = ArqRedis(redis.connection_pool, job_serializer=wire.encode_arq, job_deserializer=wire.decode_arq)
+        self._enqueue = redis.register_script(_ENQUEUE)
         self._cancel = redis.register_script(_CANCEL)
 
     async def enqueue(self, job: ChatJob) -> None:
         """Queue the job under its own id, and poke one idle worker; an id that is queued already stays as it is."""
-        await self._arq.enqueue_job(
-            "chat",
-            wire.encode(job),
-            _job_id=job.id,
-            _queue_name=keys.queue(job.model),
-            _expires=max(job.deadline_s - time.time(), 1.0),
+        now_s = time.time()
+        content = serialize_job("chat", (wire.encode(job),), {}, None, int(now_s * 1000), serializer=wire.encode_arq)
+        ttl_ms = int(max(job.deadline_s - now_s, 1.0) * 1000)
+        await self._enqueue(
+            keys=[keys.queue(job.model), keys.payload(job.id), keys.wake(job.model)],
+            args=[job.id, content, ttl_ms, MAX_POKES, POKE_TTL_S],
         )
-        wake = keys.wake(job.model)
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.rpush(wake, job.id)
-            pipeline.ltrim(wake, -MAX_POKES, -1)
-            pipeline.expire(wake, POKE_TTL_S)
-            await pipeline.execute()
 
     async def cancel(self, job: ChatJob) -> None:
         """Take the job out of the queue, or tell the worker that holds it."""
