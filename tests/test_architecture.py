@@ -77,6 +77,24 @@ def test_folder_imports_nothing_it_must_not_know(folder: str) -> None:
     assert wrong == []
 
 
+def test_nothing_is_pickled_and_no_code_comes_from_a_checkpoint() -> None:
+    wrong = [
+        f"{name_of(path)} imports {module}"
+        for path in MODULES
+        for module, _ in imports(path)
+        if module in {"pickle", "dill", "cloudpickle", "marshal"}
+    ]
+    for path in MODULES:
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            if given.get("trust_remote_code", "False") != "False":
+                wrong.append(f"{name_of(path)}:{call.lineno} trusts a checkpoint's code")
+            if ast.unparse(call.func) == "torch.load" and given.get("weights_only") != "True":
+                wrong.append(f"{name_of(path)}:{call.lineno} unpickles weights")
+
+    assert wrong == []
+
+
 def test_engine_takes_two_value_types_of_shared_and_nothing_of_the_worker() -> None:
     wrong = [
         f"{name_of(path)} imports {name} of {module}"

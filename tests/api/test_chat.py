@@ -48,6 +48,18 @@ async def test_job_is_complete(client, worker):
     assert job.deadline_s == job.created_s + 600
 
 
+async def test_gateway_listens_before_it_enqueues(broker, client, worker):
+    """A worker may answer within the very millisecond the job is queued."""
+    async with asking(ask(client)) as answer:
+        job = await worker.take()
+        ((_, num_listeners),) = await broker.pubsub_numsub(keys.events(job.gateway))
+        await worker.say(job, "at once")
+        await worker.finish(job)
+        await answer
+
+    assert num_listeners == 1
+
+
 async def test_absent_seed_is_drawn_anew(client, worker):
     seeds = set()
     for _ in range(2):
