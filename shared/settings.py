@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any, ClassVar, Self
 
 from pydantic import Field, SecretStr, ValidationError
@@ -17,6 +18,8 @@ from pydantic_settings import (
 
 CONFIG_VARIABLE = "BATON_CONFIG"
 """Names the optional YAML file; `--config` does the same."""
+
+_config_file: ContextVar[str | None] = ContextVar("config_file", default=None)
 
 
 class Settings(BaseSettings):
@@ -37,12 +40,13 @@ class Settings(BaseSettings):
         """Read the settings of this process; a mistake is told in one line each and ends it with status 2."""
         parser = cls.parser()
         given = vars(parser.parse_args([_underscored(a) for a in (sys.argv[1:] if arguments is None else arguments)]))
-        if (config := given.pop("config", None)) is not None:
-            os.environ[CONFIG_VARIABLE] = config
+        token = _config_file.set(given.pop("config", None))
         try:
             return cls(**given)
         except (ValidationError, FileNotFoundError) as error:
             parser.error(_explain(error))
+        finally:
+            _config_file.reset(token)
 
     @classmethod
     def parser(cls) -> argparse.ArgumentParser:
@@ -69,7 +73,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the YAML file under the environment; one file may serve several processes."""
-        path = os.environ.get(CONFIG_VARIABLE)
+        path = _config_file.get() or os.environ.get(CONFIG_VARIABLE)
         return init_settings, env_settings, *([_YamlSource(settings_cls, path)] if path else [])
 
 
