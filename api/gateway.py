@@ -37,9 +37,10 @@ async def open_gateway(settings: ApiSettings) -> AsyncIterator[Gateway]:
     gateway_id = uuid4().hex
     async with open_redis(settings) as redis, MediaFetcher(settings, _media_network(settings)) as fetcher:
         registry = WorkerRegistry(redis)
-        intake = Intake(settings, gateway_id, registry, fetcher, MediaStore(redis))
+        store = MediaStore(redis)
+        intake = Intake(settings, gateway_id, registry, fetcher, store)
         subscriber = EventSubscriber(redis, gateway_id)
-        dispatcher = Dispatcher(JobQueue(redis), subscriber)
+        dispatcher = Dispatcher(JobQueue(redis), store, subscriber)
         async with subscriber.listening(), dispatcher.running():
             yield Gateway(settings, redis, registry, intake, dispatcher)
 

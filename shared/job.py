@@ -79,6 +79,13 @@ AS_TRAINED = ProcessorParams()
 """No wish: media are prepared as the model's authors prepare them."""
 
 
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """What the client has of the answer already; only a job queued again after Redis forgot it carries one."""
+
+    last_seq: int = 0
+    token_ids: tuple[int, ...] = ()
+
+
 class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """One chat completion, as it lies in the queue.
 
@@ -94,6 +101,7 @@ class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     sampling: SamplingParams
     processor: ProcessorParams = AS_TRAINED
+    progress: Progress = Progress()
     created_s: float
     """Unix time of acceptance."""
     deadline_s: float

@@ -32,6 +32,9 @@ from worker.task import ChatTask, Tasks
 
 logger = logging.getLogger(__name__)
 
+NUM_RETRIES = 60
+"""A worker outlasts a Redis that is away for a minute; nobody waits for its commands as clients do."""
+
 
 class Worker:
     """One worker: a model, its engine, and the hands that carry jobs to it and tokens away from it."""
@@ -102,7 +105,7 @@ async def run_worker(settings: WorkerSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     info = _introduce(settings)
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(open_redis(settings))
+        redis = await stack.enter_async_context(open_redis(settings, NUM_RETRIES))
         await wait_for_redis(redis)
         if MODEL_TYPES[info.model_type].family is not Family.FAKE:
             await stack.enter_async_context(hold_gpu(redis, info.id))

@@ -104,7 +104,7 @@ class ChatTask:
     async def _answer(self) -> None:
         if self._claim.num_lost >= MAX_LOST_WORKERS:
             raise WorkerLost(f"{self._claim.num_lost} workers died while they held this request; it is not tried again")
-        replay = await read_replay(self._redis, self.job.id) if self._claim.attempt > 1 else Replay()
+        replay = await read_replay(self._redis, self.job)
         self._outbox.last_seq, self._has_started = replay.last_seq, replay.has_started
         if replay.has_ended:
             return self.fence()
