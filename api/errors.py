@@ -32,6 +32,7 @@ PRESENTATIONS: Mapping[ErrorCode, Presentation] = {
     ErrorCode.INVALID_MEDIA: Presentation(400, _REQUEST),
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: Presentation(400, _REQUEST),
     ErrorCode.MODEL_NOT_FOUND: Presentation(404, _REQUEST),
+    ErrorCode.COMPLETION_NOT_FOUND: Presentation(404, _REQUEST),
     ErrorCode.INVALID_API_KEY: Presentation(401, _REQUEST, {"WWW-Authenticate": "Bearer"}),
     ErrorCode.MODEL_UNAVAILABLE: Presentation(503, _SERVER, {"Retry-After": "2"}),
     ErrorCode.DEADLINE_EXCEEDED: Presentation(504, _SERVER),

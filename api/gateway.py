@@ -14,6 +14,7 @@ from api.intake import Intake
 from api.network import CheckedNetwork, is_public
 from api.queue import JobQueue
 from api.registry import WorkerRegistry
+from api.replay import AnswerLog
 from api.settings import ApiSettings
 from api.store import MediaStore
 from api.subscriber import EventSubscriber
@@ -29,6 +30,7 @@ class Gateway:
     registry: WorkerRegistry
     intake: Intake
     dispatcher: Dispatcher
+    answers: AnswerLog
 
 
 @asynccontextmanager
@@ -42,7 +44,8 @@ async def open_gateway(settings: ApiSettings) -> AsyncIterator[Gateway]:
         subscriber = EventSubscriber(redis, gateway_id)
         dispatcher = Dispatcher(JobQueue(redis), store, subscriber)
         async with subscriber.listening(), dispatcher.running():
-            yield Gateway(settings, redis, registry, intake, dispatcher)
+            answers = AnswerLog(redis, settings.request_timeout_s)
+            yield Gateway(settings, redis, registry, intake, dispatcher, answers)
 
 
 def _media_network(settings: ApiSettings) -> CheckedNetwork:

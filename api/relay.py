@@ -43,7 +43,8 @@ async def _frames(
     writer: ChunkWriter, first: list[JobEvent], batches: AsyncIterator[list[JobEvent]]
 ) -> AsyncIterator[bytes]:
     try:
-        yield writer.frames(first)
+        if first:
+            yield writer.frames(first)
         async for events in batches:
             if frames := writer.frames(events):
                 yield frames

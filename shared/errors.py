@@ -4,7 +4,8 @@ JobError
 ├── InvalidRequest              the client can mend it; `param` names the field
 │   ├── InvalidMedia            a picture, clip or its address is unusable
 │   ├── ContextLengthExceeded   prompt and answer do not fit (known only in the worker)
-│   └── ModelNotFound           nobody ever served a model of that name
+│   ├── ModelNotFound           nobody ever served a model of that name
+│   └── CompletionNotFound      nobody ever asked for that answer, or too long ago
 ├── InvalidApiKey               missing or wrong key
 ├── ModelUnavailable            the name is known, but no live worker serves it
 ├── DeadlineExceeded            the answer took longer than the request may take
@@ -23,6 +24,7 @@ class ErrorCode(StrEnum):
     INVALID_MEDIA = "invalid_media"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     MODEL_NOT_FOUND = "model_not_found"
+    COMPLETION_NOT_FOUND = "completion_not_found"
     INVALID_API_KEY = "invalid_api_key"
     MODEL_UNAVAILABLE = "model_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -64,6 +66,12 @@ class ModelNotFound(InvalidRequest):
     """No model of that name was ever served here."""
 
     code = ErrorCode.MODEL_NOT_FOUND
+
+
+class CompletionNotFound(InvalidRequest):
+    """No answer of that id is kept."""
+
+    code = ErrorCode.COMPLETION_NOT_FOUND
 
 
 class InvalidApiKey(JobError):
@@ -112,6 +120,7 @@ _CLASSES: dict[ErrorCode, type[JobError]] = {
         InvalidMedia,
         ContextLengthExceeded,
         ModelNotFound,
+        CompletionNotFound,
         InvalidApiKey,
         ModelUnavailable,
         DeadlineExceeded,

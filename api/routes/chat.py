@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from api.completion import ChunkWriter, failure, fold
+from api.completion import ChunkWriter, Heading, failure, fold
 from api.gateway import Gateway, gateway_of
 from api.order import Order
 from api.relay import ChatStream, while_connected
@@ -43,5 +43,5 @@ async def _streamed(gateway: Gateway, order: Order, asked: ChatCompletionRequest
         await batches.aclose()
         raise failure(first[0])
     includes_usage = asked.stream_options is not None and asked.stream_options.include_usage
-    writer = ChunkWriter(order.job, includes_usage=includes_usage)
+    writer = ChunkWriter(Heading.of(order.job), includes_usage=includes_usage)
     return ChatStream(writer, first, batches, gateway.settings.keep_alive_s)

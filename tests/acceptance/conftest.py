@@ -38,8 +38,14 @@ class Stack:
         return process
 
     def start_gateway(self, *options: str) -> None:
-        self.start("api", "--port", str(self.port), "--allow_private_media_hosts", "true", *options)
+        port = ("--port", str(self.port))
+        self._gateway = self.start("api", *port, "--allow_private_media_hosts", "true", *options)
         self._wait(lambda: self._get("/health/live") is not None)
+
+    def kill_gateway(self) -> None:
+        self._gateway.kill()
+        self._gateway.wait()
+        self._processes.remove(self._gateway)
 
     def start_internvl2(self, name: str = MODEL, *options: str) -> subprocess.Popen[bytes]:
         base = ("--model_type", MODEL, "--model_id_or_path", str(INTERNVL2 / "checkpoint"))

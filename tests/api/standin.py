@@ -59,7 +59,7 @@ class StandIn:
         """Publish deltas in one message; the first one comes with Started."""
         events: list[JobEvent] = []
         if job.id not in self.seqs:
-            events.append(Started(**self.named(job), prompt_tokens=7))
+            events.append(Started(**self.named(job), prompt_tokens=7, model=job.model, created_s=job.created_s))
         events += [TextDelta(**self.named(job), text=word, token_ids=(1,)) for word in words]
         await self.publish(job, *events)
 
