@@ -42,7 +42,7 @@ async def open_gateway(settings: ApiSettings) -> AsyncIterator[Gateway]:
         store = MediaStore(redis)
         intake = Intake(settings, gateway_id, registry, fetcher, store)
         subscriber = EventSubscriber(redis, gateway_id)
-        dispatcher = Dispatcher(JobQueue(redis), store, subscriber)
+        dispatcher = Dispatcher(JobQueue(redis, settings.max_queue_len), store, subscriber, registry)
         async with subscriber.listening(), dispatcher.running():
             answers = AnswerLog(redis, settings.request_timeout_s)
             yield Gateway(settings, redis, registry, intake, dispatcher, answers)

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redis.asyncio import Redis
 
@@ -17,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 MAX_AGE_S = 0.5
 """A view of the fleet older than this is read anew by the request that needs it."""
+MAX_WAIT_S = 60
+UNKNOWN_WAIT_S = 5
+"""Advice to come back later, where nothing was measured yet."""
 REMEMBERED_S = 86_400.0
 """A model whose last worker died within this time is known, if not available."""
 
@@ -69,8 +73,16 @@ class WorkerRegistry:
         """A worker that takes jobs for the model, or raise ModelNotFound or ModelUnavailable."""
         return (await self.fleet()).find(model)
 
+    def wait_s(self, model: str, num_waiting: int) -> int:
+        """How many seconds the model's workers need for the requests that wait, as fast as they are now."""
+        jobs_per_s = sum(worker.jobs_per_s for worker in self._fleet.ready() if worker.model == model)
+        return min(math.ceil(num_waiting / jobs_per_s), MAX_WAIT_S) if jobs_per_s else UNKNOWN_WAIT_S
+
     async def _refresh(self) -> Fleet:
-        self._fleet = await self._read()
+        fleet = await self._read()
+        # A Redis that lost its data knows no models until the next heartbeats; this gateway does.
+        remembered = fleet.remembered_models | self._fleet.remembered_models
+        self._fleet = replace(fleet, remembered_models=remembered)
         self._read_at = time.monotonic()
         return self._fleet
 

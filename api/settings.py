@@ -16,6 +16,7 @@ class ApiSettings(Settings):
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on.")
     api_key: SecretStr | None = Field(None, description="Key that clients must send as a bearer token.")
     request_timeout_s: float = Field(600.0, gt=0, description="Longest time from acceptance to the last token.")
+    max_queue_len: int = Field(1000, gt=0, description="Most requests that may wait for one model; more are refused.")
     first_event_wait_s: float = Field(
         20.0, gt=0, description="Wait this long for the first token before a stream answers 200 and keep-alives begin."
     )

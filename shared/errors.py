@@ -7,6 +7,7 @@ JobError
 │   ├── ModelNotFound           nobody ever served a model of that name
 │   └── CompletionNotFound      nobody ever asked for that answer, or too long ago
 ├── InvalidApiKey               missing or wrong key
+├── QueueFull                   too many requests wait already; it says when to come back
 ├── ModelUnavailable            the name is known, but no live worker serves it
 ├── DeadlineExceeded            the answer took longer than the request may take
 ├── WorkerLost                  the job took its workers down and is not tried again
@@ -26,6 +27,7 @@ class ErrorCode(StrEnum):
     MODEL_NOT_FOUND = "model_not_found"
     COMPLETION_NOT_FOUND = "completion_not_found"
     INVALID_API_KEY = "invalid_api_key"
+    QUEUE_FULL = "queue_full"
     MODEL_UNAVAILABLE = "model_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     WORKER_LOST = "worker_lost"
@@ -80,6 +82,16 @@ class InvalidApiKey(JobError):
     code = ErrorCode.INVALID_API_KEY
 
 
+class QueueFull(JobError):
+    """As many requests wait for the model as may."""
+
+    code = ErrorCode.QUEUE_FULL
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int = 1) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
+
+
 class ModelUnavailable(JobError):
     """The model is known, but no live worker serves it now."""
 
@@ -122,6 +134,7 @@ _CLASSES: dict[ErrorCode, type[JobError]] = {
         ModelNotFound,
         CompletionNotFound,
         InvalidApiKey,
+        QueueFull,
         ModelUnavailable,
         DeadlineExceeded,
         WorkerLost,

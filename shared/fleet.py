@@ -38,6 +38,8 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Sequences the worker decodes at once."""
     running: int = 0
     """Jobs it holds now."""
+    jobs_per_s: float = 0.0
+    """Jobs ended per second, over the last half minute."""
     started_s: float = 0.0
     """Unix time the process started."""
     progress: str = ""

@@ -95,6 +95,7 @@ class Worker:
             await task.run()
         finally:
             self._tasks.remove(task)
+            self._heartbeat.count()
             self._heartbeat.update(running=len(self._tasks))
 
 

@@ -19,7 +19,7 @@ from tests.cases import INTERNVL2
 
 MODEL = "internvl2-2b"
 ADAPTERS = ("adapter", "adapter_all")
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 
 
 class Stack:

@@ -37,8 +37,10 @@ class StandIn:
         )
         self.seqs: dict[JobId, int] = {}
 
-    async def beat(self, state: WorkerState = WorkerState.READY, lives_s: float = 3600) -> None:
-        facts = msgspec.structs.replace(self.facts, state=state)
+    async def beat(
+        self, state: WorkerState = WorkerState.READY, lives_s: float = 3600, jobs_per_s: float = 0.0
+    ) -> None:
+        facts = msgspec.structs.replace(self.facts, state=state, jobs_per_s=jobs_per_s)
         await self.redis.set(keys.worker(facts.id), wire.encode(facts))
         await self.redis.zadd(keys.WORKERS, {facts.id: time.time() + lives_s})
 
