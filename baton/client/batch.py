@@ -45,8 +45,15 @@ class Batch:
     def streams(self) -> list[Iterator[ChatCompletionStreamResponse]]:
         """Return an iterator of chunks for each request; all of them run while any is read."""
         mailboxes = [_Mailbox() for _ in self.requests]
-        Thread(target=asyncio.run, args=(self._fill_all(mailboxes),), name="baton-streams", daemon=True).start()
+        Thread(target=self._receive, args=(mailboxes,), name="baton-streams", daemon=True).start()
         return [mailbox.drain() for mailbox in mailboxes]
+
+    def _receive(self, mailboxes: list["_Mailbox"]) -> None:
+        try:
+            asyncio.run(self._fill_all(mailboxes))
+        finally:
+            for mailbox in mailboxes:
+                mailbox.end(ConnectionError("the thread that receives the streams broke"))  # else they end before
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[tuple[httpx2.AsyncClient, Callable[[], None]]]:
@@ -127,7 +134,10 @@ class _Mailbox:
         self._queue.put(chunk)
 
     def close(self, task: asyncio.Task[None]) -> None:
-        self._queue.put(_End(task.exception()))
+        self.end(task.exception())
+
+    def end(self, error: BaseException | None) -> None:
+        self._queue.put(_End(error))
 
     def drain(self) -> Iterator[ChatCompletionStreamResponse]:
         """Yield the chunks; leaving lets go of the stream at its next one."""

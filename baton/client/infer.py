@@ -24,7 +24,7 @@ class InferClient:
 
     At most `max_connections` requests of a call are at the server at once; the others wait here. With `strict` the
     first failure of a call is raised, otherwise it stands where the answer would. `timeout` is the longest silence in
-    seconds. All requests raise HTTPError, ConnectionError or TimeoutError.
+    seconds, None or 0 no limit. All requests raise HTTPError, ConnectionError or TimeoutError.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class InferClient:
     ) -> None:
         if max_connections < 1:
             raise ValueError(f"max_connections is {max_connections}; it must be at least 1")
-        self._endpoint = endpoint_of(host, port, api_key, base_url, timeout)
+        self._endpoint = endpoint_of(host, port, api_key, base_url, timeout if timeout and timeout > 0 else None)
         self._max_connections = max_connections
         self._models: list[str] | None = None
         self.strict = strict

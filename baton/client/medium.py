@@ -8,7 +8,11 @@ import os
 import re
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import Protocol, TypeAlias
+
+_SAVING = Lock()
+"""A picture reads its file when it is first used, and breaks if two threads do so at once."""
 
 _DATA_URI = re.compile(r"data:[^,]{0,256};base64,", re.IGNORECASE)
 _UNKNOWN_TYPE = "application/octet-stream"
@@ -74,7 +78,8 @@ def _bytes_of(medium: Medium) -> bytes:
     if isinstance(medium, str | os.PathLike):
         return Path(medium).read_bytes()
     buffer = BytesIO()
-    medium.save(buffer, format="PNG")
+    with _SAVING:
+        medium.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
