@@ -67,12 +67,13 @@ _HOMES = {
 }
 _MODULES = {name: f"baton.client.{module}" for module, names in _HOMES.items() for name in names}
 
+if not TYPE_CHECKING:  # with it, a checker would take any name for one of ours
 
-def __getattr__(name: str) -> object:
-    """Load a part of the client; the command line needs none of it to start."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'baton' has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    def __getattr__(name: str) -> object:
+        """Load a part of the client; the command line needs none of it to start."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'baton' has no attribute {name!r}")
+        return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -15,7 +15,8 @@ class Terminal:
     """Speaks to stdout; what is wrong goes to stderr."""
 
     def __init__(self) -> None:
-        self.is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
+        self._is_screen = sys.stdout.isatty()
+        self.is_interactive = sys.stdin.isatty() and self._is_screen
         self._notes = Console(highlight=False)
         self._errors = Console(stderr=True, highlight=False)
         if self.is_interactive:
@@ -36,7 +37,7 @@ class Terminal:
 
     def write(self, text: str) -> None:
         """Show a piece of an answer at once."""
-        sys.stdout.write(text.translate(_CONTROLS) if self.is_interactive else text)
+        sys.stdout.write(text.translate(_CONTROLS) if self._is_screen else text)
         sys.stdout.flush()
 
     def note(self, words: str) -> None:

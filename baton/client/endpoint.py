@@ -66,8 +66,12 @@ def endpoint_of(
 
 
 def timeout_from_environment() -> float | None:
-    """Return the seconds that the variable TIMEOUT allows; 0 and below is no limit."""
-    timeout_s = float(os.environ.get(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_S))
+    """Return the seconds that the variable TIMEOUT allows; 0 and below is no limit. Raises ValueError."""
+    said = os.environ.get(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_S)
+    try:
+        timeout_s = float(said)
+    except ValueError:
+        raise ValueError(f"the variable TIMEOUT is {said!r}; it has to be a number of seconds") from None
     return timeout_s if timeout_s > 0 else None
 
 

@@ -180,7 +180,7 @@ def test_wrong_key_is_refused_and_the_right_one_is_not(locked_url):
     assert said(answer) == "hi"
 
 
-def test_missing_server_is_told(monkeypatch):
+def test_missing_server_is_told():
     port = free_port()
 
     with pytest.raises(ConnectionError, match=f"no server answers at http://127.0.0.1:{port}/v1"):
@@ -195,6 +195,12 @@ def test_silent_server_is_waited_for_as_long_as_timeout_says(canned, monkeypatch
 
     with pytest.raises(TimeoutError, match=r"silent for 0\.1 s"):
         inference_client("any", "hi", is_chat=True, is_multimodal=False, url=server.url)
+    monkeypatch.setenv("TIMEOUT", "0")
+    with pytest.raises(HTTPError, match="not as OpenAI's"):
+        inference_client("any", "hi", is_chat=True, is_multimodal=False, url=server.url)
+    monkeypatch.setenv("TIMEOUT", "soon")
+    with pytest.raises(ValueError, match="TIMEOUT is 'soon'"):
+        get_model_list_client(url=server.url)
 
 
 def test_unknown_option_is_not_swallowed():

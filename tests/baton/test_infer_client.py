@@ -150,7 +150,7 @@ def test_model_may_be_left_out_only_if_there_is_one(client, canned):
 
 
 def test_no_more_requests_than_connections_are_at_the_server(canned):
-    server = canned({"data": [{"id": "only"}], "choices": []}, takes_s=0.02)
+    server = canned({"data": [{"id": "only"}], "choices": []}, takes_s=0.1)
 
     InferClient(base_url=server.url, max_connections=3).infer(say(*"abcdefghijkl"))
 
