@@ -24,6 +24,7 @@ FORBIDDEN = {
     "worker/engine": {"redis", "httpx", "arq", "msgspec"},
     "worker/models": {"redis", "httpx", "arq"},
     "baton": {"torch", "transformers", "peft"},
+    "baton/client": {"api", "worker", "redis", "arq", "fastapi", "PIL", "pydantic_settings"},
 }
 """Folder → packages that nothing in it imports."""
 
@@ -135,7 +136,9 @@ def libraries(package: str) -> set[str]:
     return {owners[name][0].lower().replace("_", "-") for name in imported - sys.stdlib_module_names - set(PACKAGES)}
 
 
-@pytest.mark.parametrize("module", ["api.app", "baton.__main__", "baton.deploy", "worker.settings", "worker.main"])
+@pytest.mark.parametrize(
+    "module", ["api.app", "baton.__main__", "baton.chat", "baton.deploy", "worker.settings", "worker.main"]
+)
 def test_import_brings_no_heavy_library(module: str) -> None:
     heavy = "{'torch', 'transformers', 'peft', 'PIL', 'numpy', 'decord'}"
     source = f"import sys, {module}; print(sorted({heavy} & sys.modules.keys()))"
