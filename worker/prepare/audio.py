@@ -1,6 +1,6 @@
 """Bytes of one recording to a mono signal, within limits; knows no model.
 
-soundfile reads what is a recording by itself; PyAV reads the containers and AAC.
+soundfile reads WAV, MP3 and OGG; PyAV reads AAC, containers, and FLAC, which soundfile can't read as streamed.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,6 @@ MAX_PEAK = 1e6
 
 _MARGIN_S = 1.0
 """Decoded beyond what is kept, so that the resampler's filter doesn't meet an end there."""
-_UNKNOWN_LENGTH = 2**62
-"""libsndfile gives a file that doesn't say its length about this many samples, or more."""
 _BROKEN = (soundfile.SoundFileError, av.FFmpegError, OSError, RuntimeError, ValueError, LookupError, MemoryError)
 
 
@@ -48,7 +46,7 @@ class _Limits:
         if not 1 <= num_channels <= MAX_CHANNELS:
             raise self.refusal(f"has {num_channels} channels; at most {MAX_CHANNELS} are taken")
         if duration_s > MAX_S:
-            raise self.refusal(f"is {duration_s:.0f} s long; at most {MAX_S:.0f} s are taken")
+            raise self.refusal(f"is {duration_s:.1f} s long; at most {MAX_S:.0f} s are taken")
         wanted_s, most = self.keep_s + _MARGIN_S, MAX_SAMPLES // num_channels
         if min(wanted_s, duration_s) * rate > most:
             raise self.too_large()
@@ -92,8 +90,7 @@ def decode_audio(content: bytes, rate: int, param: str, keep_s: float = MAX_S) -
 
 def _read_recording(content: bytes, limits: _Limits) -> tuple[np.ndarray, int]:
     with soundfile.SoundFile(BytesIO(content)) as file:
-        length = 0 if file.frames >= _UNKNOWN_LENGTH else file.frames
-        most = limits.admit(file.samplerate, file.channels, length / file.samplerate)
+        most = limits.admit(file.samplerate, file.channels, file.frames / file.samplerate)
         return file.read(most, dtype="float32", always_2d=True), file.samplerate
 
 
@@ -116,8 +113,10 @@ def _read_container(content: bytes, limits: _Limits, demuxer: str) -> tuple[np.n
 def _find_reader(content: bytes) -> _Reader | None:
     """Return what reads a file that begins like this one; a playlist, which would open other files, is none."""
     match content[:4], content[4:8], content[8:12]:
-        case (b"RIFF" | b"RIFX" | b"RF64", _, b"WAVE") | (b"fLaC" | b"OggS", _, _):
+        case (b"RIFF" | b"RIFX" | b"RF64", _, b"WAVE") | (b"OggS", _, _):
             return _read_recording
+        case b"fLaC", _, _:
+            return partial(_read_container, demuxer="flac")
         case _, b"ftyp", _:
             return partial(_read_container, demuxer="mov")
         case b"\x1aE\xdf\xa3", _, _:

@@ -165,8 +165,17 @@ def test_limits_of_the_header_hold(content, message):
     assert refused(content) == message
 
 
-def test_recording_that_was_never_closed_is_read_to_its_end():
-    assert len(decode_audio(header(RATE, 1), RATE, PARAM)) == 320
+def streamed_flac():
+    """As a recorder that can't go back to its header leaves it: the number of samples is 0."""
+    content = bytearray(recorded(tone(RATE), kind="FLAC"))
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(("content", "length"), [(header(RATE, 1), 320), (streamed_flac(), RATE)])
+def test_recording_that_was_never_closed_is_read_to_its_end(content, length):
+    assert len(decode_audio(content, RATE, PARAM)) == length
 
 
 @pytest.mark.parametrize(
