@@ -33,7 +33,7 @@ def check_media(sources: Sequence[MediaSource], worker: WorkerInfo, max_media: i
             )
     if len(sources) > max_media:
         raise InvalidRequest(
-            f"The request has {len(sources)} pictures and clips; at most {max_media} are accepted.",
+            f"The request has {len(sources)} pictures, clips and recordings; at most {max_media} are accepted.",
             param=sources[max_media].param,
         )
 

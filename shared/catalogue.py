@@ -6,12 +6,14 @@ from enum import StrEnum
 from shared.job import MediaKind
 
 _VISION = (MediaKind.IMAGE, MediaKind.VIDEO)
+_QWEN2_AUDIO = "Qwen/Qwen2-Audio-7B-Instruct"
 
 
 class Family(StrEnum):
     """One file of `worker/models/` each."""
 
     INTERNVL2 = "internvl2"
+    QWEN2_AUDIO = "qwen2_audio"
     FAKE = "fake"
 
 
@@ -41,6 +43,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         _internvl2("26b", "InternVL2-26B"),
         _internvl2("40b", "InternVL2-40B"),
         _internvl2("76b", "InternVL2-Llama3-76B"),
+        ModelType("qwen2-audio-7b-instruct", Family.QWEN2_AUDIO, _QWEN2_AUDIO, _QWEN2_AUDIO, (MediaKind.AUDIO,)),
         ModelType("fake", Family.FAKE),
     )
 }

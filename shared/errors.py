@@ -2,7 +2,7 @@
 
 JobError
 ├── InvalidRequest              the client can mend it; `param` names the field
-│   ├── InvalidMedia            a picture, clip or its address is unusable
+│   ├── InvalidMedia            a picture, clip, recording or its address is unusable
 │   ├── ContextLengthExceeded   prompt and answer do not fit (known only in the worker)
 │   ├── ModelNotFound           nobody ever served a model of that name
 │   └── CompletionNotFound      nobody ever asked for that answer, or too long ago
@@ -53,7 +53,7 @@ class InvalidRequest(JobError):
 
 
 class InvalidMedia(InvalidRequest):
-    """A picture or clip can't be fetched, read or decoded."""
+    """A picture, clip or recording can't be fetched, read or decoded."""
 
     code = ErrorCode.INVALID_MEDIA
 

@@ -47,7 +47,7 @@ def cancel(worker: str) -> str:
 
 
 def media(sha256: str) -> str:
-    """Bytes of one picture or clip, by content hash."""
+    """Bytes of one picture, clip or recording, by content hash."""
     return f"media:{sha256}"
 
 

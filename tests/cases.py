@@ -7,6 +7,7 @@ from pathlib import Path
 from shared.job import MediaKind, MediaPart, Message, Role, TextPart
 
 INTERNVL2 = Path(__file__).parent / "golden" / "internvl2-2b"
+QWEN2_AUDIO = Path(__file__).parent / "golden" / "qwen2-audio-7b-instruct"
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ ONLY_IN = {
 }
 """Package → the modules that know it."""
 
-EXTRAS = {"shared": (), "api": ("api",), "worker": ("worker",), "baton": ("api", "worker", "local")}
+EXTRAS = {"shared": (), "api": ("api",), "worker": ("worker", "cuda"), "baton": ("api", "worker", "local")}
 """Package → what may be installed with it; the rest of what it imports must not be there by luck."""
 EXPOSED = {
     "starlette": "fastapi",
@@ -132,8 +132,9 @@ def libraries(package: str) -> set[str]:
     """Return the distributions that a package imports from."""
     modules = [path for path in MODULES if name_of(path).startswith(f"{package}/")]
     imported = {module.partition(".")[0] for path in modules for module, _ in imports(path)}
-    owners = packages_distributions()
-    return {owners[name][0].lower().replace("_", "-") for name in imported - sys.stdlib_module_names - set(PACKAGES)}
+    owners = packages_distributions()  # what isn't installed goes by its own name
+    foreign = imported - sys.stdlib_module_names - set(PACKAGES)
+    return {owners.get(name, [name])[0].lower().replace("_", "-") for name in foreign}
 
 
 @pytest.mark.parametrize(

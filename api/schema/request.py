@@ -39,7 +39,7 @@ def _as_parts(value: Any) -> Any:
 
 
 class MediaAddress(_Schema):
-    """Where a picture or clip is: a URL, a data: URI or bare base64."""
+    """Where a picture, clip or recording is: a URL, a data: URI, bare base64 or a file the server may read."""
 
     url: str
     detail: Literal["auto"] | None = None
@@ -66,7 +66,30 @@ class VideoContent(_Schema):
     video_url: Annotated[MediaAddress, BeforeValidator(_as_address)]
 
 
-Content: TypeAlias = Annotated[TextContent | ImageContent | VideoContent, Field(discriminator="type")]
+class AudioContent(_Schema):
+    """A recording, at its place among the words."""
+
+    type: Literal["audio_url"]
+    audio_url: Annotated[MediaAddress, BeforeValidator(_as_address)]
+
+
+class InputAudio(_Schema):
+    """A recording as OpenAI takes it; the format is named for OpenAI's sake, as the bytes say it themselves."""
+
+    data: str
+    format: Literal["wav", "mp3", "flac", "ogg", "opus", "m4a", "aac", "mp4", "webm"]
+
+
+class InputAudioContent(_Schema):
+    """A recording in base64, at its place among the words."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+Content: TypeAlias = Annotated[
+    TextContent | ImageContent | VideoContent | AudioContent | InputAudioContent, Field(discriminator="type")
+]
 StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
@@ -107,6 +130,7 @@ class ChatCompletionRequest(_Schema):
     stream_options: StreamOptions | None = None
     images: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
     videos: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
+    audios: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
     mm_processor_kwargs: MmProcessorKwargs | None = None
     user: str | None = None
     """Names the caller's own customer; OpenAI gives this field and the next two no effect on the answer."""

@@ -17,12 +17,14 @@ def test_children_read_what_deploy_was_told(tmp_path: Path, monkeypatch: pytest.
     config = tmp_path / "baton.yaml"
     config.write_text(json.dumps({"api_key": "secret", "max_num_seqs": 3, "port": 1234, "use_hf": True}))
     arguments = [f"--config={config}", "--model_type=fake", "--fake-itl-ms=2.5", "--workers=2"]
+    arguments.append(f"--allowed_local_media_path={tmp_path}")
     settings = DeploySettings.read(arguments).model_copy(update={"port": 4321})
 
     api = read_in(environment(settings, ApiSettings), ApiSettings, monkeypatch)
     worker = read_in(environment(settings, WorkerSettings), WorkerSettings, monkeypatch)
 
     assert api.port == 4321
+    assert api.allowed_local_media_path == tmp_path
     assert api.api_key is not None
     assert api.api_key.get_secret_value() == "secret"
     assert (worker.model_type, worker.max_num_seqs, worker.fake_itl_ms, worker.use_hf) == ("fake", 3, 2.5, True)

@@ -67,9 +67,13 @@ def _of_reference(reference: str) -> ModelType:
             return entry
         raise LoadError(f"{reference} is neither a directory nor a known hub id: add --model_type")
     config = read_json(Path(reference) / "config.json")
-    if config.get("model_type") != "internvl_chat":
-        raise LoadError(f"{reference} holds a model of type {config.get('model_type')}, which no family here serves")
-    return _internvl2(config.get("llm_config") or {})
+    match config.get("model_type"):
+        case "internvl_chat":
+            return _internvl2(config.get("llm_config") or {})
+        case "qwen2_audio":
+            return MODEL_TYPES["qwen2-audio-7b-instruct"]
+        case unknown:
+            raise LoadError(f"{reference} holds a model of type {unknown}, which no family here serves")
 
 
 def _internvl2(text: dict[str, object]) -> ModelType:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.cases import INTERNVL2
+from tests.cases import INTERNVL2, QWEN2_AUDIO
 from tests.worker.models import original
 from worker.models.family import LoadError
 from worker.models.registry import find_model_type
@@ -31,6 +31,9 @@ def checkpoint(folder, **config):
         ({"model_id_or_path": "OpenGVLab/InternVL2-2B"}, "internvl2-2b"),
         ({"model_id_or_path": "opengvlab/internvl2-llama3-76b"}, "internvl2-76b"),
         ({"model_id_or_path": str(INTERNVL2 / "checkpoint")}, "internvl2-2b"),
+        ({"model_id_or_path": "qwen/Qwen2-Audio-7B-Instruct"}, "qwen2-audio-7b-instruct"),
+        ({"model_id_or_path": str(QWEN2_AUDIO / "checkpoint")}, "qwen2-audio-7b-instruct"),
+        ({"ckpt_dir": str(QWEN2_AUDIO / "adapter")}, "qwen2-audio-7b-instruct"),
         ({"ckpt_dir": str(INTERNVL2 / "adapter")}, "internvl2-2b"),
         ({"ckpt_dir": str(INTERNVL2 / "checkpoint")}, "internvl2-2b"),
         ({"model_type": "internvl2-26b", "ckpt_dir": str(INTERNVL2 / "adapter")}, "internvl2-26b"),
