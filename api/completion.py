@@ -91,7 +91,11 @@ class ChunkWriter:
 
     def _chunk(self, *choices: schema.ChunkChoice, usage: schema.Usage | None = None) -> bytes:
         chunk = schema.ChatCompletionChunk(
-            id=self._job.id, created=int(self._job.created_s), model=self._job.model, choices=[*choices], usage=usage
+            id=self._job.id,
+            created=int(self._job.created_s),
+            model=self._job.asked_model,
+            choices=[*choices],
+            usage=usage,
         )
         return chunk.model_dump_json(exclude=None if self._includes_usage else {"usage"}).encode()
 
@@ -102,7 +106,7 @@ def _completion(job: ChatJob, text: str, event: Finished) -> schema.ChatCompleti
     return schema.ChatCompletion(
         id=job.id,
         created=int(job.created_s),
-        model=job.model,
+        model=job.asked_model,
         choices=[schema.Choice(message=schema.AnswerMessage(content=text), finish_reason=event.reason)],
         usage=_usage(event.usage),
     )

@@ -8,6 +8,7 @@ from uuid import uuid4
 from fastapi import Request
 from redis.asyncio import Redis
 
+from api.adapters import AdapterDesk
 from api.dispatch import Dispatcher
 from api.fetch import MediaFetcher
 from api.intake import Intake
@@ -29,6 +30,7 @@ class Gateway:
     registry: WorkerRegistry
     intake: Intake
     dispatcher: Dispatcher
+    adapters: AdapterDesk
 
 
 @asynccontextmanager
@@ -41,7 +43,7 @@ async def open_gateway(settings: ApiSettings) -> AsyncIterator[Gateway]:
         subscriber = EventSubscriber(redis, gateway_id)
         dispatcher = Dispatcher(JobQueue(redis), subscriber)
         async with subscriber.listening(), dispatcher.running():
-            yield Gateway(settings, redis, registry, intake, dispatcher)
+            yield Gateway(settings, redis, registry, intake, dispatcher, AdapterDesk(redis, registry))
 
 
 def _media_network(settings: ApiSettings) -> CheckedNetwork:

@@ -39,7 +39,7 @@ class Intake:
         check_media(sources_of(turns), worker, self._settings.max_media)
         messages = await self._stored(turns)
         timeout_s = self._settings.request_timeout_s
-        return chat_job(worker.model, self._gateway, messages, sampling, processor, created_s, timeout_s)
+        return chat_job(worker.model, request.model, self._gateway, messages, sampling, processor, created_s, timeout_s)
 
     async def _stored(self, turns: tuple[Turn, ...]) -> tuple[Message, ...]:
         contents = await self._fetcher.fetch(sources_of(turns))

@@ -6,6 +6,7 @@ JobError
 │   ├── ContextLengthExceeded   prompt and answer do not fit (known only in the worker)
 │   └── ModelNotFound           nobody ever served a model of that name
 ├── InvalidApiKey               missing or wrong key
+├── PermissionDenied            the server is not set up to let clients ask for that
 ├── ModelUnavailable            the name is known, but no live worker serves it
 ├── DeadlineExceeded            the answer took longer than the request may take
 ├── WorkerLost                  the job took its workers down and is not tried again
@@ -24,6 +25,7 @@ class ErrorCode(StrEnum):
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     MODEL_NOT_FOUND = "model_not_found"
     INVALID_API_KEY = "invalid_api_key"
+    PERMISSION_DENIED = "permission_denied"
     MODEL_UNAVAILABLE = "model_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     WORKER_LOST = "worker_lost"
@@ -72,6 +74,12 @@ class InvalidApiKey(JobError):
     code = ErrorCode.INVALID_API_KEY
 
 
+class PermissionDenied(JobError):
+    """The server is not set up to let anybody ask for that."""
+
+    code = ErrorCode.PERMISSION_DENIED
+
+
 class ModelUnavailable(JobError):
     """The model is known, but no live worker serves it now."""
 
@@ -113,6 +121,7 @@ _CLASSES: dict[ErrorCode, type[JobError]] = {
         ContextLengthExceeded,
         ModelNotFound,
         InvalidApiKey,
+        PermissionDenied,
         ModelUnavailable,
         DeadlineExceeded,
         WorkerLost,

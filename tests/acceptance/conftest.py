@@ -94,13 +94,11 @@ def new_stack() -> Iterator[Callable[[], Stack]]:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """One gateway; the golden model, and the same with each of its adapters, each on a worker of its own."""
+    """One gateway, and one worker that serves the golden model with its adapters beside it."""
     with EmbeddedRedis() as server:
         stack = Stack(server.url)
         stack.start_gateway()
-        stack.start_internvl2()
-        for adapter in ADAPTERS:
-            stack.start_internvl2(adapter, "--ckpt_dir", str(INTERNVL2 / adapter))
+        stack.start_internvl2(MODEL, "--lora_modules", *(f"{name}={INTERNVL2 / name}" for name in ADAPTERS))
         stack.wait_for_models(MODEL, *ADAPTERS)
         yield stack
         stack.stop()
