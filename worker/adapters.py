@@ -62,6 +62,7 @@ class Adapters:
         for name, path in own.items():
             if name == self._heartbeat.info.model:
                 raise LoadError(f"an adapter can't have the name of its base model, {name}")
+            self._heartbeat.update(progress=f"loading adapter {name}")
             await self._load(name, path)
             if name in self._refused:
                 raise LoadError(self._refused[name][1])
@@ -174,4 +175,7 @@ def _read(model: Model, path: str) -> "TunedChanges":
     from worker.models.native import read_tuned  # brings torch
 
     assert model.runner.adapters is not None
-    return read_tuned(path, model.runner.adapters)
+    try:
+        return read_tuned(path, model.runner.adapters)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise LoadError(f"{path} isn't what it claims to be: {error!r}") from error

@@ -182,6 +182,22 @@ async def test_model_that_takes_no_adapters_says_so(redis):
             await adapters.open({"one": ONE})
 
 
+@pytest.mark.parametrize(
+    "config",
+    ['{"lora_alpha": "thirty-two"}', '{"lora_alpha": 1e999}', '{"lora_alpha": 1, "peft_type": ["LORA"]}', "[]", ""],
+)
+async def test_directory_that_is_not_what_it_claims_to_be_costs_the_worker_nothing(redis, tmp_path, config):
+    broken = shutil.copytree(ONE, tmp_path / "tuned")
+    (broken / "adapter_config.json").write_text(config)
+    (broken / "adapter_model.safetensors.index.json").write_text(config)
+    await want(redis, broken=str(broken), one=ONE)
+    async with adapters_of(redis) as adapters:
+        await adapters.open({})
+
+        assert (await said(redis)).adapters == ("one",)
+        assert str(broken) in (await said(redis)).refused_adapters["broken"]
+
+
 async def test_memory_that_does_not_suffice_is_a_refusal(redis, monkeypatch):
     def fail(slot, changes):
         raise RuntimeError("out of memory")
