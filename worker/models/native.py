@@ -47,6 +47,8 @@ def native_changes(network: Any, changes: dict[str, LowRank], path: str) -> dict
     for name, change in changes.items():
         for module, part in translation.parts(name, change, path).items():
             _check(network, module, part, f"{path} changes {name}")
+            if module in native:
+                raise LoadError(f"{path} changes {name} twice, under names that the model gives one layer")
             native[module] = part
     return native
 
