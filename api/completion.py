@@ -60,7 +60,7 @@ class Heading:
     @classmethod
     def of(cls, job: ChatJob) -> Self:
         """The heading of a job's answer."""
-        return cls(job.id, job.model, int(job.created_s))
+        return cls(job.id, job.asked_model, int(job.created_s))
 
 
 class ChunkWriter:
@@ -121,7 +121,7 @@ def _completion(job: ChatJob, text: str, event: Finished) -> schema.ChatCompleti
     return schema.ChatCompletion(
         id=job.id,
         created=int(job.created_s),
-        model=job.model,
+        model=job.asked_model,
         choices=[schema.Choice(message=schema.AnswerMessage(content=text), finish_reason=event.reason)],
         usage=_usage(event.usage),
     )

@@ -35,6 +35,7 @@ PRESENTATIONS: Mapping[ErrorCode, Presentation] = {
     ErrorCode.COMPLETION_NOT_FOUND: Presentation(404, _REQUEST),
     ErrorCode.INVALID_API_KEY: Presentation(401, _REQUEST, {"WWW-Authenticate": "Bearer"}),
     ErrorCode.QUEUE_FULL: Presentation(429, "rate_limit_error"),
+    ErrorCode.PERMISSION_DENIED: Presentation(403, _REQUEST),
     ErrorCode.MODEL_UNAVAILABLE: Presentation(503, _SERVER, {"Retry-After": "2"}),
     ErrorCode.DEADLINE_EXCEEDED: Presentation(504, _SERVER),
     ErrorCode.WORKER_LOST: Presentation(500, _SERVER, {"x-should-retry": "false"}),

@@ -8,6 +8,7 @@ from uuid import uuid4
 from fastapi import Request
 from redis.asyncio import Redis
 
+from api.adapters import AdapterDesk
 from api.dispatch import Dispatcher
 from api.fetch import MediaFetcher
 from api.intake import Intake
@@ -31,6 +32,7 @@ class Gateway:
     intake: Intake
     dispatcher: Dispatcher
     answers: AnswerLog
+    adapters: AdapterDesk
 
 
 @asynccontextmanager
@@ -44,8 +46,8 @@ async def open_gateway(settings: ApiSettings) -> AsyncIterator[Gateway]:
         subscriber = EventSubscriber(redis, gateway_id)
         dispatcher = Dispatcher(JobQueue(redis, settings.max_queue_len), store, subscriber, registry)
         async with subscriber.listening(), dispatcher.running():
-            answers = AnswerLog(redis, settings.request_timeout_s)
-            yield Gateway(settings, redis, registry, intake, dispatcher, answers)
+            answers, adapters = AnswerLog(redis, settings.request_timeout_s), AdapterDesk(redis, registry)
+            yield Gateway(settings, redis, registry, intake, dispatcher, answers, adapters)
 
 
 def _media_network(settings: ApiSettings) -> CheckedNetwork:

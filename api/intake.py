@@ -38,7 +38,7 @@ class Intake:
         stored = await self._store.put_all(contents.values(), created_s + timeout_s)
         sha256s = dict(zip(contents, stored, strict=True))
         messages = tuple(_message(turn, sha256s) for turn in turns)
-        job = chat_job(worker.model, self._gateway, messages, sampling, processor, created_s, timeout_s)
+        job = chat_job(worker.model, request.model, self._gateway, messages, sampling, processor, created_s, timeout_s)
         return Order(job, tuple(contents.values()))
 
 

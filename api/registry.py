@@ -31,15 +31,16 @@ class Fleet:
 
     live: tuple[WorkerInfo, ...] = ()
     remembered_models: frozenset[str] = frozenset()
-    """Models of live workers and of those that died lately."""
+    """Models of live workers and of those that died lately, with their adapters while nobody serves the model."""
 
     def ready(self) -> tuple[WorkerInfo, ...]:
         """The workers that take new jobs."""
         return tuple(worker for worker in self.live if worker.state is WorkerState.READY)
 
     def find(self, model: str) -> WorkerInfo:
-        """A worker that takes jobs for the model, or raise ModelNotFound or ModelUnavailable."""
+        """A worker that takes jobs for the model or adapter, or raise ModelNotFound or ModelUnavailable."""
         of_model = [worker for worker in self.live if worker.model == model]
+        of_model = of_model or [worker for worker in self.live if model in worker.adapters]
         for worker in of_model:
             if worker.state is WorkerState.READY:
                 return worker
@@ -47,8 +48,13 @@ class Fleet:
             raise ModelUnavailable(f"The model {model!r} is still loading; please try again shortly.", param="model")
         if model in self.remembered_models or model in MODEL_TYPES:
             raise ModelUnavailable(f"No live worker serves the model {model!r} now.", param="model")
-        served = ", ".join(sorted({worker.model for worker in self.ready()})) or "none"
+        served = ", ".join(sorted({name for worker in self.ready() for name in ids_of(worker)})) or "none"
         raise ModelNotFound(f"The model {model[:200]!r} does not exist here; served are: {served}.", param="model")
+
+
+def ids_of(worker: WorkerInfo) -> tuple[str, ...]:
+    """What a client can ask the worker for: its model, then its adapters."""
+    return (worker.model, *worker.adapters)
 
 
 class WorkerRegistry:
@@ -66,11 +72,11 @@ class WorkerRegistry:
         if time.monotonic() - self._read_at <= MAX_AGE_S:
             return self._fleet
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._refresh())
+            self._reading = asyncio.create_task(self.refresh())
         return await asyncio.shield(self._reading)  # one reading for all, whoever leaves meanwhile
 
     async def find(self, model: str) -> WorkerInfo:
-        """A worker that takes jobs for the model, or raise ModelNotFound or ModelUnavailable."""
+        """A worker that takes jobs for the model or adapter, or raise ModelNotFound or ModelUnavailable."""
         return (await self.fleet()).find(model)
 
     def wait_s(self, model: str, num_waiting: int) -> int:
@@ -78,7 +84,8 @@ class WorkerRegistry:
         jobs_per_s = sum(worker.jobs_per_s for worker in self._fleet.ready() if worker.model == model)
         return min(math.ceil(num_waiting / jobs_per_s), MAX_WAIT_S) if jobs_per_s else UNKNOWN_WAIT_S
 
-    async def _refresh(self) -> Fleet:
+    async def refresh(self) -> Fleet:
+        """The workers as of now."""
         fleet = await self._read()
         # A Redis that lost its data knows no models until the next heartbeats; this gateway does.
         remembered = fleet.remembered_models | self._fleet.remembered_models
@@ -114,7 +121,7 @@ class WorkerRegistry:
 
 def _fleet(workers: Iterable[tuple[WorkerInfo, bool]]) -> Fleet:
     known = tuple(workers)
-    return Fleet(
-        live=tuple(worker for worker, is_live in known if is_live),
-        remembered_models=frozenset(worker.model for worker, _ in known),
-    )
+    live = tuple(worker for worker, is_live in known if is_live)
+    served = {worker.model for worker in live if worker.state is WorkerState.READY}
+    remembered = (ids_of(worker)[: 1 if worker.model in served else None] for worker, _ in known)
+    return Fleet(live, frozenset(name for names in remembered for name in names))

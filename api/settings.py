@@ -15,6 +15,9 @@ class ApiSettings(Settings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on.")
     api_key: SecretStr | None = Field(None, description="Key that clients must send as a bearer token.")
+    allow_unauthenticated_lora: bool = Field(
+        False, description="Load and unload adapters where no API key is set (a trusted network only)."
+    )
     request_timeout_s: float = Field(600.0, gt=0, description="Longest time from acceptance to the last token.")
     max_queue_len: int = Field(1000, gt=0, description="Most requests that may wait for one model; more are refused.")
     first_event_wait_s: float = Field(

@@ -49,6 +49,7 @@ def processor_params(request: ChatCompletionRequest, worker: WorkerInfo) -> Proc
 
 def chat_job(
     model: str,
+    asked_model: str,
     gateway: str,
     messages: tuple[Message, ...],
     sampling: SamplingParams,
@@ -56,7 +57,7 @@ def chat_job(
     created_s: float,
     timeout_s: float,
 ) -> ChatJob:
-    """Name the job and fix its deadline."""
+    """Name the job and fix its deadline; a model asked for by another name is an adapter of the one that serves."""
     return ChatJob(
         id=JobId(f"chatcmpl-{uuid4().hex}"),
         model=model,
@@ -66,6 +67,7 @@ def chat_job(
         processor=processor,
         created_s=created_s,
         deadline_s=created_s + timeout_s,
+        adapter=None if asked_model == model else asked_model,
     )
 
 

@@ -8,6 +8,7 @@ JobError
 │   └── CompletionNotFound      nobody ever asked for that answer, or too long ago
 ├── InvalidApiKey               missing or wrong key
 ├── QueueFull                   too many requests wait already; it says when to come back
+├── PermissionDenied            the server is not set up to let clients ask for that
 ├── ModelUnavailable            the name is known, but no live worker serves it
 ├── DeadlineExceeded            the answer took longer than the request may take
 ├── WorkerLost                  the job took its workers down and is not tried again
@@ -28,6 +29,7 @@ class ErrorCode(StrEnum):
     COMPLETION_NOT_FOUND = "completion_not_found"
     INVALID_API_KEY = "invalid_api_key"
     QUEUE_FULL = "queue_full"
+    PERMISSION_DENIED = "permission_denied"
     MODEL_UNAVAILABLE = "model_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     WORKER_LOST = "worker_lost"
@@ -92,6 +94,12 @@ class QueueFull(JobError):
         self.retry_after_s = retry_after_s
 
 
+class PermissionDenied(JobError):
+    """The server is not set up to let anybody ask for that."""
+
+    code = ErrorCode.PERMISSION_DENIED
+
+
 class ModelUnavailable(JobError):
     """The model is known, but no live worker serves it now."""
 
@@ -135,6 +143,7 @@ _CLASSES: dict[ErrorCode, type[JobError]] = {
         CompletionNotFound,
         InvalidApiKey,
         QueueFull,
+        PermissionDenied,
         ModelUnavailable,
         DeadlineExceeded,
         WorkerLost,

@@ -106,3 +106,10 @@ class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time of acceptance."""
     deadline_s: float
     """Unix time after which nobody waits for the answer any more."""
+    adapter: str | None = None
+    """The adapter that answers, beside the base model; None is the base itself."""
+
+    @property
+    def asked_model(self) -> str:
+        """The id the client asked for."""
+        return self.adapter or self.model

@@ -56,6 +56,20 @@ def worker(worker_id: str) -> str:
     return f"worker:{worker_id}"
 
 
+ADAPTERS_KNOWN = ""
+"""A field beside the adapters of that hash, which no adapter is named: without it, Redis has lost them."""
+
+
+def adapters(model: str) -> str:
+    """Hash: the adapters that every worker of a base model is to have, directory by name."""
+    return f"adapters:{model}"
+
+
+def reconcile(model: str) -> str:
+    """Channel on which a base model's workers hear that the hash was changed."""
+    return f"reconcile:{model}"
+
+
 def gpu(host: str, index: str) -> str:
     """Lease of one GPU of one host; the value is the worker that holds it."""
     return f"gpu:{host}:{index}"

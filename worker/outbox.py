@@ -21,7 +21,7 @@ class Outbox:
         self.last_seq = 0
         self.has_ended = False
         """Whether nothing more is accepted; the terminal event may still wait to be sent."""
-        self._model, self._created_s = job.model, job.created_s
+        self._model, self._created_s = job.asked_model, job.created_s
         self._attempt = claim.attempt
         self._prompt_tokens: int | None = None
         self._text: list[str] = []

@@ -30,6 +30,7 @@ class Stack:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._clients: list[OpenAI] = []
 
     def start(self, module: str, *options: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {"BATON_REDIS_URL": self.redis_url, "OMP_NUM_THREADS": "1"}
@@ -52,7 +53,8 @@ class Stack:
         return self.start("worker", *base, "--served_model_name", name, *options)
 
     def client(self, api_key: str = "EMPTY") -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=60)
+        self._clients.append(OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=60))
+        return self._clients[-1]
 
     def wait_for_models(self, *names: str, api_key: str = "EMPTY") -> None:
         def are_served() -> bool:
@@ -76,6 +78,8 @@ class Stack:
 
     def stop(self) -> None:
         """End everything in order; uvicorn ends by the signal that stopped it."""
+        for client in self._clients:
+            client.close()
         for process in self._processes:
             process.terminate()
         statuses = [process.wait(timeout=30) for process in self._processes]
@@ -100,13 +104,11 @@ def new_stack() -> Iterator[Callable[[], Stack]]:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """One gateway; the golden model, and the same with each of its adapters, each on a worker of its own."""
+    """One gateway, and one worker that serves the golden model with its adapters beside it."""
     with EmbeddedRedis() as server:
         stack = Stack(server.url)
         stack.start_gateway()
-        stack.start_internvl2()
-        for adapter in ADAPTERS:
-            stack.start_internvl2(adapter, "--ckpt_dir", str(INTERNVL2 / adapter))
+        stack.start_internvl2(MODEL, "--lora_modules", *(f"{name}={INTERNVL2 / name}" for name in ADAPTERS))
         stack.wait_for_models(MODEL, *ADAPTERS)
         yield stack
         stack.stop()

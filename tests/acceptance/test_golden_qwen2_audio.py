@@ -29,7 +29,16 @@ def audio_client():
         stack.start_gateway("--allowed_local_media_path", str(MEDIA))
         stack.start("worker", "--model_id_or_path", str(QWEN2_AUDIO / "checkpoint"))
         base = ("--model_id_or_path", str(QWEN2_AUDIO / "checkpoint"))
-        stack.start("worker", "--ckpt_dir", str(QWEN2_AUDIO / ADAPTER), *base, "--served_model_name", ADAPTER)
+        stack.start(
+            "worker",
+            "--ckpt_dir",
+            str(QWEN2_AUDIO / ADAPTER),
+            "--merge_lora",
+            "true",
+            *base,
+            "--served_model_name",
+            ADAPTER,
+        )
         stack.wait_for_models(MODEL, ADAPTER)
         yield stack.client()
         stack.stop()

@@ -19,7 +19,7 @@ DEFAULTS = SamplingParams(temperature=0.7, top_p=0.9, top_k=40)
 class StandIn:
     """One worker; `take` waits for a job, the verbs after it say something about one."""
 
-    def __init__(self, redis: Redis, model: str, modalities=(MediaKind.IMAGE, MediaKind.VIDEO)) -> None:
+    def __init__(self, redis: Redis, model: str, modalities=(MediaKind.IMAGE, MediaKind.VIDEO), adapters=()) -> None:
         self.redis = redis
         self.facts = WorkerInfo(
             id=f"standin-{model}",
@@ -31,6 +31,7 @@ class StandIn:
             model_type="fake",
             state=WorkerState.READY,
             modalities=modalities,
+            adapters=adapters,
             max_model_len=4096,
             sampling=DEFAULTS,
             started_s=1_700_000_000.0,

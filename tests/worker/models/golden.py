@@ -21,7 +21,8 @@ def settings(**given):
 
 @cache
 def golden_model(adapter=None):
-    tuned = {} if adapter is None else {"ckpt_dir": str(INTERNVL2 / adapter)}
+    """The base, or one with an adapter merged into it."""
+    tuned = {} if adapter is None else {"ckpt_dir": str(INTERNVL2 / adapter), "merge_lora": True}
     return load_model(settings(**tuned), report=lambda words: None)
 
 

@@ -19,4 +19,4 @@ def load(**given):
 
 @cache
 def golden_audio_model(adapter=None):
-    return load() if adapter is None else load(ckpt_dir=str(QWEN2_AUDIO / adapter))
+    return load() if adapter is None else load(ckpt_dir=str(QWEN2_AUDIO / adapter), merge_lora=True)
