@@ -63,6 +63,7 @@ class WorkerRegistry:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._fleet = Fleet()
+        self._models: set[str] = set()
         self._read_at = float("-inf")
         self._reading: asyncio.Task[Fleet] | None = None
         self._misread: set[str] = set()
@@ -88,8 +89,8 @@ class WorkerRegistry:
         """The workers as of now."""
         fleet = await self._read()
         # A Redis that lost its data knows no models until the next heartbeats; this gateway does.
-        remembered = fleet.remembered_models | self._fleet.remembered_models
-        self._fleet = replace(fleet, remembered_models=remembered)
+        self._models |= {worker.model for worker in fleet.live}
+        self._fleet = replace(fleet, remembered_models=fleet.remembered_models | self._models)
         self._read_at = time.monotonic()
         return self._fleet
 
