@@ -1,0 +1,29 @@
+"""From a configuration and lazily read weights to a native model on its device."""
+
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig
+from transformers.utils.logging import disable_progress_bar
+
+from worker.models.family import LoadError
+from worker.models.weights import Weights
+
+
+def build_native(
+    model_class: Any, config: PretrainedConfig, weights: Weights, dtype: torch.dtype, device: torch.device
+) -> Any:
+    """Return the model in evaluation mode; raises LoadError unless every parameter is there."""
+    disable_progress_bar()  # the weights report for themselves
+    model, loading = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=weights,
+        dtype=dtype,
+        device_map={"": device},
+        attn_implementation="sdpa",
+        output_loading_info=True,
+    )
+    if absent := sorted(loading["missing_keys"]) or sorted(loading["mismatched_keys"]):
+        raise LoadError(f"the checkpoint lacks {len(absent)} weights or has them in another shape, as {absent[0]}")
+    return model
