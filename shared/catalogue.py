@@ -12,6 +12,7 @@ class Family(StrEnum):
     """One file of `worker/models/` each."""
 
     INTERNVL2 = "internvl2"
+    MINICPMV = "minicpmv"
     FAKE = "fake"
 
 
@@ -31,6 +32,11 @@ def _internvl2(size: str, repository: str) -> ModelType:
     return ModelType(f"internvl2-{size}", Family.INTERNVL2, hub_id, hub_id, _VISION)
 
 
+def _minicpmv(version: str, repository: str, *modalities: MediaKind) -> ModelType:
+    hub_ids = f"openbmb/{repository}", f"OpenBMB/{repository}"
+    return ModelType(f"minicpm-v-v{version}-chat", Family.MINICPMV, *hub_ids, modalities)
+
+
 MODEL_TYPES: dict[str, ModelType] = {
     entry.name: entry
     for entry in (
@@ -41,6 +47,8 @@ MODEL_TYPES: dict[str, ModelType] = {
         _internvl2("26b", "InternVL2-26B"),
         _internvl2("40b", "InternVL2-40B"),
         _internvl2("76b", "InternVL2-Llama3-76B"),
+        _minicpmv("2_5", "MiniCPM-Llama3-V-2_5", MediaKind.IMAGE),
+        _minicpmv("2_6", "MiniCPM-V-2_6", *_VISION),
         ModelType("fake", Family.FAKE),
     )
 }

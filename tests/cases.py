@@ -6,7 +6,9 @@ from pathlib import Path
 
 from shared.job import MediaKind, MediaPart, Message, Role, TextPart
 
-INTERNVL2 = Path(__file__).parent / "golden" / "internvl2-2b"
+GOLDEN = Path(__file__).parent / "golden"
+INTERNVL2 = GOLDEN / "internvl2-2b"
+MINICPMV = {version: GOLDEN / f"minicpm-v-v{version.replace('.', '_')}-chat" for version in ("2.5", "2.6")}
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,20 @@ def _of_reference(reference: str) -> ModelType:
             return entry
         raise LoadError(f"{reference} is neither a directory nor a known hub id: add --model_type")
     config = read_json(Path(reference) / "config.json")
-    if config.get("model_type") != "internvl_chat":
-        raise LoadError(f"{reference} holds a model of type {config.get('model_type')}, which no family here serves")
-    return _internvl2(config.get("llm_config") or {})
+    match config.get("model_type"):
+        case "internvl_chat":
+            return _internvl2(config.get("llm_config") or {})
+        case "minicpmv":
+            return _minicpmv(str(config.get("version")))
+        case unknown:
+            raise LoadError(f"{reference} holds a model of type {unknown}, which no family here serves")
+
+
+def _minicpmv(version: str) -> ModelType:
+    """Return the entry of a version, which the original writes now as a string and now as a number."""
+    if (entry := MODEL_TYPES.get(f"minicpm-v-v{version.replace('.', '_')}-chat")) is None:
+        raise LoadError(f"the checkpoint is MiniCPM-V of version {version}; served are 2.5 and 2.6")
+    return entry
 
 
 def _internvl2(text: dict[str, object]) -> ModelType:
