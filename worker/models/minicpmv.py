@@ -22,7 +22,7 @@ from worker.models.memory import start_runner
 from worker.models.minicpmv_config import translate_config
 from worker.models.minicpmv_media import Cut, Slicer, strip
 from worker.models.minicpmv_network import MiniCPMV as Network
-from worker.models.minicpmv_prompt import DIALECTS, PLACEHOLDER, Dialect, Grid, ReplyReader, Writer
+from worker.models.minicpmv_prompt import CLEAN_UP, DIALECTS, PLACEHOLDER, Dialect, Grid, ReplyReader, Writer
 from worker.models.native import build_native
 from worker.models.refusal import check_room
 from worker.models.tokenizer import read_vocabulary
@@ -44,6 +44,8 @@ class MiniCPMV:
     reader: ReplyReader
     writer: Writer
     slicer: Slicer
+    cleans_up: bool
+    """Whether answers lose spaces before punctuation, as in 2.5."""
 
     def prepare(
         self,
@@ -63,6 +65,7 @@ class MiniCPMV:
             tokenizer=self.reader,
             stop_token_ids=frozenset(self.vocabulary.control_ids[stop] for stop in self.writer.dialect.stops),
             strips_answer=True,
+            rewrites=CLEAN_UP if self.cleans_up else (),
             features=self._features(tiles) if tiles else {},
         )
 
@@ -133,6 +136,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> MiniCPMV:
         reader=ReplyReader(vocabulary, dialect),
         writer=Writer(dialect, config.query_num, checkpoint.system or dialect.system),
         slicer=_read_slicer(read_json(checkpoint.directory / "preprocessor_config.json")),
+        cleans_up=read_json(checkpoint.directory / "tokenizer_config.json").get("clean_up_tokenization_spaces", False),
     )
 
 

@@ -11,6 +11,13 @@ from worker.models.vocabulary import Control, Segment, Vocabulary
 PLACEHOLDER = Control("<unk>")
 """Stands for one vector of a tile."""
 
+CLEAN_UP = (
+    *((f" {mark}", mark) for mark in ".?!,"),
+    (" ' ", "'"),
+    *((f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'re")),
+)
+"""What `clean_up_tokenization_spaces` meant to the authors' tokenizer: no space before what English joins."""
+
 Grid = tuple[int, int] | None
 """(columns, rows) of a picture's slices; None if it has none."""
 

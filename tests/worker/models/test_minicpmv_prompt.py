@@ -12,9 +12,10 @@ from PIL import Image
 from shared.errors import ContextLengthExceeded, InvalidMedia, InvalidRequest
 from shared.job import MediaKind, MediaPart, Message, ProcessorParams, Role, TextPart
 from tests.cases import INTERNVL2, MINICPMV
+from tests.worker.models.golden import generate, sequence, settings, user
 from tests.worker.models.golden import golden_model as golden_internvl2
-from tests.worker.models.golden import settings, user
 from tests.worker.models.minicpmv import CASES, golden_model
+from worker.engine.answer import Answer
 from worker.models.family import LoadError
 from worker.models.minicpmv_media import Slicer
 from worker.models.registry import load_model
@@ -262,6 +263,30 @@ def test_grounding_survives_decoding_and_turn_marks_do_not(model):
     framed = f"{model.writer.dialect.bos}{answer}{''.join(model.writer.dialect.stops)}"
 
     assert answer == reader.decode(model.vocabulary.encode(framed, escapes=False))
+
+
+def test_only_the_first_version_joins_punctuation_to_words(model):
+    prompt = model.prepare(user("hello"), {})
+    answer = Answer(prompt, ())
+
+    text = (
+        "".join(answer.push(token_id) for token_id in model.vocabulary.encode(" It 's 5 . Is n't it ? "))
+        + answer.finish()
+    )
+
+    assert text == ("It's 5. Isn't it?" if model is golden_model("2.5") else "It 's 5 . Is n't it ?")
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_precision_sees_and_steps(dtype):
+    folder = str(MINICPMV["2.6"] / "checkpoint")
+    model = load_model(settings(model_id_or_path=folder, dtype=dtype, max_model_len=512), lambda words: None)
+    answer = sequence(model.prepare(*CASES["2.6"]["two_images"].messages()), max_tokens=3)
+
+    generate(model.runner, answer)
+
+    assert CASES["2.6"]["two_images"].facts["greedy_ids"][:1] == answer.token_ids[:1]
+    assert len(answer.token_ids) == 3
 
 
 def test_continued_answer_with_a_placeholder_takes_no_picture(second):
