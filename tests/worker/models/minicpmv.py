@@ -17,8 +17,7 @@ CASES = {version: read_cases(folder) for version, folder in MINICPMV.items()}
 def golden_model(version, adapter=None):
     base = {"model_id_or_path": str(MINICPMV[version] / "checkpoint")}
     tuned = {} if adapter is None else {"ckpt_dir": str(MINICPMV[version] / adapter)}
-    # No case is longer, and the cache of the whole context would be gigabytes.
-    settings = WorkerSettings(**base, **tuned, max_num_seqs=8, max_model_len=2048)
+    settings = WorkerSettings(**base, **tuned, max_num_seqs=8, max_model_len=2048)  # no case is longer
     return load_model(settings, report=lambda words: None)
 
 

@@ -165,6 +165,17 @@ def test_clip_alone_decides_for_its_authors_options_and_a_wish_overrules_them(se
     assert "<slice>" not in wished
 
 
+@pytest.mark.parametrize(("wanted", "num_tiles"), [(None, 5), (9, 5), (3, 3), (2, 3), (1, 1)])
+def test_wish_for_fewer_slices_is_honoured(model, wanted, num_tiles):
+    """A picture of four tiles' pixels."""
+    prompt = model.prepare(
+        user(image_part()), {image_part(): picture((900, 800))}, ProcessorParams(max_slice_nums=wanted)
+    )
+
+    assert len(prompt.features["tile_grids"]) == num_tiles
+    assert controls(model, prompt.token_ids).count("<unk>") == num_tiles * model.writer.tile_length
+
+
 @pytest.mark.parametrize(("wanted", "num_frames"), [(1, 1), (3, 3), (4, 4), (7, 7), (64, 24)])
 def test_wished_number_of_frames_is_taken_unless_the_clip_is_shorter(second, wanted, num_frames):
     rendered = shown(second, clip_part(), media={clip_part(): clip()}, num_frames=wanted)
