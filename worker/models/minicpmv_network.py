@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import pad
+from torch.nn.functional import linear, pad, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionTransformer
@@ -23,6 +23,34 @@ Grids = list[tuple[int, int]]
 """(rows, columns) of each tile's patches."""
 
 
+class CrossAttention(nn.Module):
+    """Attention with the stacked weights of `torch.nn.MultiheadAttention`, whose own passes its output layer by.
+
+    Here that is a layer like any other, so that an adapter may change what it computes.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(
+        self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, seen: torch.Tensor
+    ) -> torch.Tensor:
+        """Return [batch, queries, width]; `seen` says which keys are, as [batch, keys]."""
+        stacked = zip((queries, keys, values), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
+        query, key, value = (self._heads(linear(*part)) for part in stacked)
+        found = scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None])
+        out: torch.Tensor = self.out_proj(found.transpose(1, 2).flatten(2))
+        return out
+
+    def _heads(self, projected: torch.Tensor) -> torch.Tensor:
+        size = projected.shape[-1] // self.num_heads
+        return projected.view(*projected.shape[:-1], self.num_heads, size).transpose(1, 2)
+
+
 class Resampler(nn.Module):
     """Sums each tile up in a fixed number of vectors, by queries that attend to its patches."""
 
@@ -31,7 +59,7 @@ class Resampler(nn.Module):
         width = config.text_config.hidden_size
         self.query = nn.Parameter(torch.empty(config.query_num, width))
         self.kv_proj = nn.Linear(config.vision_config.hidden_size, width, bias=False)
-        self.attn = nn.MultiheadAttention(width, width // 128, batch_first=True)  # the authors' only head size
+        self.attn = CrossAttention(width, width // 128)  # the authors' only head size
         self.ln_q, self.ln_kv, self.ln_post = (nn.LayerNorm(width, eps=1e-6) for _ in range(3))
         self.proj = nn.Parameter(torch.empty(width, width))
 
@@ -41,9 +69,8 @@ class Resampler(nn.Module):
         places = pad_sequence([_waves(grid, values) for grid in grids], batch_first=True)
         keys = values + pad(places, (0, 0, 0, values.shape[1] - places.shape[1]))
         queries = self.ln_q(self.query).expand(len(grids), -1, -1)
-        is_padding = ~_real(grids, values.shape[1], values.device)
-        seen, _ = self.attn(queries, keys, values, key_padding_mask=is_padding, need_weights=False)
-        summary: torch.Tensor = self.ln_post(seen) @ self.proj
+        found = self.attn(queries, keys, values, _real(grids, values.shape[1], values.device))
+        summary: torch.Tensor = self.ln_post(found) @ self.proj
         return summary
 
 

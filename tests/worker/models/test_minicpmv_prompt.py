@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from shared.errors import ContextLengthExceeded, InvalidMedia, InvalidRequest
 from shared.job import MediaKind, MediaPart, Message, ProcessorParams, Role, TextPart
@@ -298,6 +299,25 @@ def test_half_precision_sees_and_steps(dtype):
 
     assert CASES["2.6"]["two_images"].facts["greedy_ids"][:1] == answer.token_ids[:1]
     assert len(answer.token_ids) == 3
+
+
+def test_every_layer_that_fine_tuning_changes_takes_part_as_a_module():
+    """An adapter beside the weights can only change layers that are called."""
+    network = golden_model("2.6").runner._model
+    tuned = load_file(MINICPMV["2.6"] / "adapter" / "adapter_model.safetensors")
+    names = {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in tuned}
+    called = set()
+    hooks = [network.get_submodule(n).register_forward_hook(lambda *_, n=n: called.add(n)) for n in names]
+    prompt = golden_model("2.6").prepare(*CASES["2.6"]["image_single"].messages())
+
+    with torch.inference_mode():
+        network(input_ids=torch.tensor([prompt.token_ids]), **prompt.features)
+
+    for hook in hooks:
+        hook.remove()
+    assert "resampler.attn.out_proj" in names
+    assert called == names
+    assert all(type(network.get_submodule(name)) is torch.nn.Linear for name in names)
 
 
 def test_continued_answer_with_a_placeholder_takes_no_picture(second):
