@@ -18,7 +18,6 @@ from tests.worker.models.golden import golden_model as golden_internvl2
 from tests.worker.models.minicpmv import CASES, golden_model
 from worker.engine.answer import Answer
 from worker.models.family import LoadError
-from worker.models.minicpmv_media import Slicer
 from worker.models.registry import load_model
 
 HOSTILE = (
@@ -182,49 +181,6 @@ def test_wished_number_of_frames_is_taken_unless_the_clip_is_shorter(second, wan
     rendered = shown(second, clip_part(), media={clip_part(): clip()}, num_frames=wanted)
 
     assert rendered.count("<image>*</image>") == num_frames
-
-
-@pytest.mark.parametrize(
-    ("num_frames", "rate", "chosen"),
-    [
-        (24, 6.0, [0, 6, 12, 18]),
-        (25, 6.0, [0, 6, 12, 18, 24]),
-        (1, 30.0, [0]),
-        (5, 2.5, [0, 2, 4]),
-        (3, 0.2, [0, 1, 2]),
-        (128, 1.0, [1 + 2 * i for i in range(64)]),
-    ],
-)
-def test_one_frame_a_second_is_seen_and_no_more_than_64(num_frames, rate, chosen):
-    slicer = Slicer(scale=448, patch_size=14, max_slices=9)
-
-    assert chosen == slicer.choose_frames(num_frames, rate)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (20_000, 1), (3000, 2000), (448, 448), (449, 448)])
-def test_every_shape_of_picture_becomes_whole_patches_and_at_most_nine_slices(model, size):
-    cut = model.slicer.cut(Image.new("RGB", size))
-
-    num_slices = 0 if cut.grid is None else cut.grid[0] * cut.grid[1]
-    assert len(cut.tiles) == 1 + num_slices
-    assert num_slices != 1
-    assert num_slices <= 9
-    assert all(side % 14 == 0 and side > 0 for tile in cut.tiles for side in tile.shape[1:])
-
-
-def test_slices_cover_a_picture_row_by_row(model):
-    """Four colours in a square: the fourth slice must be the lower right one."""
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
-    whole = Image.new("RGB", (900, 800))
-    for index, colour in enumerate(colours):
-        left, top = 450 * (index % 2), 400 * (index // 2)
-        whole.paste(colour, (left, top, left + 450, top + 400))
-
-    cut = model.slicer.cut(whole)
-
-    assert cut.grid == (2, 2)
-    for tile, colour in zip(cut.tiles[1:], colours, strict=True):
-        assert (tile.mean((1, 2)) > 0).tolist() == [part > 0 for part in colour]
 
 
 @pytest.mark.parametrize(
