@@ -44,7 +44,7 @@ def processor_params(request: ChatCompletionRequest, worker: WorkerInfo) -> Proc
         return AS_TRAINED
     if not worker.modalities:
         raise InvalidRequest(f"The model {worker.model!r} takes text only.", param="mm_processor_kwargs")
-    return ProcessorParams(num_frames=asked.num_frames, max_num=asked.max_num)
+    return ProcessorParams(**asked.model_dump())
 
 
 def chat_job(

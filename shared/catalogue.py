@@ -14,6 +14,7 @@ class Family(StrEnum):
 
     INTERNVL2 = "internvl2"
     QWEN2_AUDIO = "qwen2_audio"
+    MINICPMV = "minicpmv"
     FAKE = "fake"
 
 
@@ -33,6 +34,11 @@ def _internvl2(size: str, repository: str) -> ModelType:
     return ModelType(f"internvl2-{size}", Family.INTERNVL2, hub_id, hub_id, _VISION)
 
 
+def _minicpmv(version: str, repository: str, *modalities: MediaKind) -> ModelType:
+    hub_ids = f"openbmb/{repository}", f"OpenBMB/{repository}"
+    return ModelType(f"minicpm-v-v{version}-chat", Family.MINICPMV, *hub_ids, modalities)
+
+
 MODEL_TYPES: dict[str, ModelType] = {
     entry.name: entry
     for entry in (
@@ -44,6 +50,8 @@ MODEL_TYPES: dict[str, ModelType] = {
         _internvl2("40b", "InternVL2-40B"),
         _internvl2("76b", "InternVL2-Llama3-76B"),
         ModelType("qwen2-audio-7b-instruct", Family.QWEN2_AUDIO, _QWEN2_AUDIO, _QWEN2_AUDIO, (MediaKind.AUDIO,)),
+        _minicpmv("2_5", "MiniCPM-Llama3-V-2_5", MediaKind.IMAGE),
+        _minicpmv("2_6", "MiniCPM-V-2_6", *_VISION),
         ModelType("fake", Family.FAKE),
     )
 }

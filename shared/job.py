@@ -73,6 +73,10 @@ class ProcessorParams(msgspec.Struct, frozen=True, kw_only=True):
     """Frames taken from each clip."""
     max_num: int | None = None
     """Most tiles of each picture, its thumbnail not counted (InternVL's name)."""
+    max_slice_nums: int | None = None
+    """Most slices of each picture or frame; 1 is never slicing (MiniCPM-V's name)."""
+    use_image_id: bool | None = None
+    """Whether pictures are numbered in the prompt (MiniCPM-V's name)."""
 
 
 AS_TRAINED = ProcessorParams()

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from shared.job import MediaKind, MediaPart, Message, Role, TextPart
 
-INTERNVL2 = Path(__file__).parent / "golden" / "internvl2-2b"
-QWEN2_AUDIO = Path(__file__).parent / "golden" / "qwen2-audio-7b-instruct"
+GOLDEN = Path(__file__).parent / "golden"
+INTERNVL2 = GOLDEN / "internvl2-2b"
+QWEN2_AUDIO = GOLDEN / "qwen2-audio-7b-instruct"
+MINICPMV = {version: GOLDEN / f"minicpm-v-v{version.replace('.', '_')}-chat" for version in ("2.5", "2.6")}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from worker.heartbeat import Heartbeat
 from worker.models.family import LoadError, Model
 
 if TYPE_CHECKING:  # it brings torch
-    from worker.models.native import TunedChanges
+    from worker.models.tuned import TunedChanges
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class Adapters:
 
 
 def _read(model: Model, path: str) -> "TunedChanges":
-    from worker.models.native import read_tuned  # brings torch
+    from worker.models.tuned import read_tuned  # brings torch
 
     assert model.runner.adapters is not None
     try:

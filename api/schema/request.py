@@ -107,6 +107,8 @@ class MmProcessorKwargs(Schema):
 
     num_frames: int | None = Field(None, ge=1, le=MAX_FRAMES)
     max_num: int | None = Field(None, ge=1, le=MAX_INT)
+    max_slice_nums: int | None = Field(None, ge=1, le=MAX_INT)
+    use_image_id: bool | None = None
 
 
 class StreamOptions(Schema):

@@ -65,6 +65,12 @@ def content(*parts) -> bytes:
         (content({"type": "image_url", "image_url": 5}), "messages[0].content[0].image_url", "must be an object"),
         (content({"type": "image_url", "image_url": {}}), "messages[0].content[0].image_url.url", "Missing field"),
         (body(images=[1]), "images[0]", "valid string"),
+        (
+            body(mm_processor_kwargs={"max_slice_nums": 0}),
+            "mm_processor_kwargs.max_slice_nums",
+            "greater than or equal",
+        ),
+        (body(mm_processor_kwargs={"use_image_id": 0}), "mm_processor_kwargs.use_image_id", "valid boolean"),
         (body(**{"x" * 5000: 1}), "x" * 200, "Unknown field"),
     ],
 )

@@ -25,5 +25,7 @@ class Prompt:
     """Any of these ends the answer and isn't part of it."""
     strips_answer: bool = False
     """Whether the model's own chat code strips white space around the answer."""
+    rewrites: tuple[tuple[str, str], ...] = ()
+    """What the model's own chat code replaces in its answers, in this order."""
     features: Mapping[str, Any] = field(default_factory=dict)
     """What the model's forward takes beside the ids at prefill, as `pixel_values`."""

@@ -14,8 +14,8 @@ from worker.engine.engine import Engine
 from worker.engine.sequence import BASE
 from worker.engine.torch_runner import TorchRunner
 from worker.models.family import LoadError
-from worker.models.native import read_tuned
 from worker.models.registry import load_model
+from worker.models.tuned import read_tuned
 
 SLOTS = {None: BASE, "adapter": 1, "adapter_all": 2}
 NAMES = (
