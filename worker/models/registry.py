@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-from shared.catalogue import MODEL_TYPES, ModelType, find_by_hub_id
+from shared.catalogue import MODEL_TYPES, Family, ModelType, find_by_hub_id
 from worker.checkpoint import find_adapter, read_json, read_training_arguments
 from worker.models.family import LoadError, Model
 from worker.settings import WorkerSettings
@@ -25,6 +25,8 @@ _INTERNVL2_SIZES = {
 def load_model(settings: WorkerSettings, report: Callable[[str], None]) -> Model:
     """Load the model the settings ask for, telling how far it is in short lines; raises LoadError if it can't be."""
     model_type = find_model_type(settings)
+    if model_type.family is not Family.FAKE:
+        import_module("worker.models.companions")  # before anything imports transformers
     family = import_module(f"worker.models.{model_type.family}")
     model: Model = family.load(settings.model_copy(update={"model_type": model_type.name}), report)
     return model
