@@ -12,6 +12,7 @@ class Family(StrEnum):
     """One file of `worker/models/` each."""
 
     INTERNVL2 = "internvl2"
+    GENERIC = "generic"
     FAKE = "fake"
 
 
@@ -41,6 +42,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         _internvl2("26b", "InternVL2-26B"),
         _internvl2("40b", "InternVL2-40B"),
         _internvl2("76b", "InternVL2-Llama3-76B"),
+        ModelType("generic", Family.GENERIC),
         ModelType("fake", Family.FAKE),
     )
 }

@@ -16,7 +16,7 @@ class WorkerSettings(Settings):
     model_type: str | None = Field(None, description="Model type, as internvl2-2b; found from the checkpoint if unset.")
     model_id_or_path: str | None = Field(None, description="Hub id or local directory; the model type's own if unset.")
     ckpt_dir: str | None = Field(None, description="LoRA or merged checkpoint directory of a fine-tuning run.")
-    served_model_name: str | None = Field(None, description="The id clients ask for; the model type if unset.")
+    served_model_name: str | None = Field(None, description="The id clients ask for; the model's own if unset.")
     use_hf: bool = Field(
         default_factory=lambda: os.environ.get("USE_HF", "0").lower() in {"1", "true"},
         description="Download from Hugging Face instead of ModelScope.",

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from shared.catalogue import MODEL_TYPES, Family, ModelType, find_by_hub_id
-from worker.checkpoint import find_adapter, read_json, read_training_arguments
+from worker.checkpoint import check_hub_id, find_adapter, read_json, read_training_arguments
 from worker.models.family import LoadError, Model
 from worker.settings import WorkerSettings
 
@@ -41,6 +41,16 @@ def find_model_type(settings: WorkerSettings) -> ModelType:
     return _of_reference(settings.model_id_or_path or "")
 
 
+def served_name(settings: WorkerSettings, model_type: ModelType) -> str:
+    """Return the id clients ask for; what no name is known for is called as its directory or repository."""
+    if settings.served_model_name is not None:
+        return settings.served_model_name
+    reference = settings.ckpt_dir or settings.model_id_or_path
+    if model_type.family is not Family.GENERIC or reference is None:
+        return model_type.name
+    return Path(reference).resolve().name
+
+
 def _named(name: str) -> ModelType:
     if (entry := MODEL_TYPES.get(name)) is not None:
         return entry
@@ -67,10 +77,11 @@ def _of_reference(reference: str) -> ModelType:
     if not Path(reference).is_dir():
         if (entry := find_by_hub_id(reference)) is not None:
             return entry
-        raise LoadError(f"{reference} is neither a directory nor a known hub id: add --model_type")
+        check_hub_id(reference)
+        return MODEL_TYPES["generic"]
     config = read_json(Path(reference) / "config.json")
     if config.get("model_type") != "internvl_chat":
-        raise LoadError(f"{reference} holds a model of type {config.get('model_type')}, which no family here serves")
+        return MODEL_TYPES["generic"]
     return _internvl2(config.get("llm_config") or {})
 
 
