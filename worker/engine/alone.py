@@ -1,6 +1,6 @@
 """The runner of models that can't decode rows together: one sequence at a time through the model's own `generate()`.
 
-`generate()` is a loop of its own, so it runs in a thread that hands over one token and waits until the next is asked for.
+`generate()` is a loop of its own, so it runs in a thread that hands over one token and waits to be asked for the next.
 """
 
 import threading

@@ -25,7 +25,7 @@ SLIDING = "sliding_attention"
 ATTENTION = frozenset({"full_attention", SLIDING})
 LINEAR = frozenset({"linear_attention", "conv"})
 
-Mask = torch.Tensor | dict[str, torch.Tensor | None]
+Mask = torch.Tensor | None | dict[str, torch.Tensor | None]
 
 
 def layer_kinds(config: Any) -> list[str]:
@@ -128,7 +128,7 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
             ]
         )
         self._kinds = sorted({*layer_kinds(config)})
-        self._window = getattr(config, "sliding_window", None)
+        self._window: int = getattr(config, "sliding_window", None) or 0
         self._adds_masks = config._attn_implementation == "eager"
         self._lengths = [0] * rows
         self._shifts = [0] * rows

@@ -7,11 +7,12 @@ Imported before transformers; beside a torch with CUDA it changes nothing.
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_libraries: list[torch.library.Library] = []
+_libraries: list[Any] = []
 """Declarations live as long as their library does."""
 
 
@@ -22,7 +23,7 @@ def settle_torchvision() -> None:
     try:
         import_module("torchvision")
     except RuntimeError:  # operator torchvision::nms does not exist
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         _libraries.append(library)
         library.define(f"nms{_SCHEMA}")
         library.define(f"qnms{_SCHEMA}")

@@ -142,7 +142,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
     architecture = read_architecture(checkpoint.directory)
     context = architecture.context or settings.max_model_len or DEFAULT_CONTEXT
     check_context(settings.max_model_len, context)
-    processor = _read_processor(checkpoint.directory)
+    processor = read_processor(checkpoint.directory)
     tokenizer = getattr(processor, "tokenizer", processor)
     device = choose_device()
     dtype = choose_dtype(settings.dtype, device)
@@ -176,7 +176,8 @@ def _start(
     return AloneRunner(model, settings.max_model_len or context)
 
 
-def _read_processor(directory: Path) -> Any:
+def read_processor(directory: Path) -> Any:
+    """Return the processor, of a text model the tokenizer; raises LoadError if it has no chat template."""
     try:
         processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
     except (ImportError, ValueError, OSError) as error:

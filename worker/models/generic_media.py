@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,8 @@ def decode(processor: Any, part: MediaPart, content: bytes, num_frames: int | No
         case MediaKind.VIDEO:
             return _clip(processor.video_processor, part, content, num_frames)
         case MediaKind.AUDIO:
-            from worker.prepare.audio import decode_audio  # its libraries are the audio models' business
-
-            rate = _sampling_rate(processor)
-            return Medium(part.kind, decode_audio(content, rate, part.param))
+            sound = import_module("worker.prepare.audio")  # its libraries are the audio models' business
+            return Medium(part.kind, sound.decode_audio(content, _sampling_rate(processor), part.param))
 
 
 def _listed(kinds: Sequence[MediaKind]) -> str:

@@ -38,7 +38,7 @@ def find_model_type(settings: WorkerSettings) -> ModelType:
         return _named(settings.model_type)
     if settings.ckpt_dir is not None:
         return _of_tuned(settings.ckpt_dir, settings.model_id_or_path)
-    return _of_reference(settings.model_id_or_path or "")
+    return of_reference(settings.model_id_or_path or "")
 
 
 def served_name(settings: WorkerSettings, model_type: ModelType) -> str:
@@ -66,13 +66,13 @@ def _of_tuned(ckpt_dir: str, base: str | None) -> ModelType:
     if (name := arguments.get("model_type")) in MODEL_TYPES:
         return MODEL_TYPES[name]
     if find_adapter(Path(ckpt_dir)) is None:
-        return _of_reference(ckpt_dir)
+        return of_reference(ckpt_dir)
     if reference := base or arguments.get("model_id_or_path") or arguments.get("model"):
-        return _of_reference(reference)
+        return of_reference(reference)
     raise LoadError(f"{ckpt_dir} doesn't say which model it was trained on: add --model_type or --model_id_or_path")
 
 
-def _of_reference(reference: str) -> ModelType:
+def of_reference(reference: str) -> ModelType:
     """Return the entry of a hub id or of a local directory."""
     if not Path(reference).is_dir():
         if (entry := find_by_hub_id(reference)) is not None:

@@ -18,7 +18,7 @@ from worker.settings import WorkerSettings
 
 CLIP = (INTERNVL2 / "media" / "clip.mp4").read_bytes()
 NUM_REQUESTS, NUM_ROWS = 8, 4
-WORDS = "what is in this picture say the words of the clip one by one".split()
+WORDS = ["what", "is", "in", "this", "picture", "say", "the", "words", "of", "the", "clip", "one", "by", "one"]
 
 
 @pytest.fixture(scope="session")
