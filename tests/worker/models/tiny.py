@@ -4,6 +4,8 @@ import torch
 import transformers as t
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+import worker.models.companions  # noqa: F401  before transformers imports what it needs
+
 CONTROLS = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
     "<|video_pad|>", "<IMG_CONTEXT>", "<image>", "<video>", "<img>", "</img>", "<|audio_bos|>", "<|AUDIO|>",
@@ -250,12 +252,69 @@ def qwen2audio(vocab):
     return t.Qwen2AudioForConditionalGeneration, config, processor
 
 
-FAMILIES = {
-    build.__name__: build
-    for build in (
-        llama, qwen2vl, qwen25vl, qwen3vl, qwen35, internvl, llava, onevision, gemma3, qwen2audio,
+def mistral(vocab):
+    config = t.MistralConfig(**TEXT, vocab_size=vocab, head_dim=16, sliding_window=32)
+    return t.MistralForCausalLM, config, tokenizer(template())
+
+
+def gptoss(vocab):
+    text = TEXT | {"num_experts_per_tok": 2, "num_local_experts": 4, "head_dim": 16, "sliding_window": 32}
+    return t.GptOssForCausalLM, t.GptOssConfig(**text, vocab_size=vocab), tokenizer(template())
+
+
+def lfm2(vocab):
+    kinds = ["conv", "full_attention"] * 2
+    return t.Lfm2ForCausalLM, t.Lfm2Config(**TEXT, vocab_size=vocab, layer_types=kinds), tokenizer(template())
+
+
+def deepseek3(vocab):
+    text = TEXT | {
+        "moe_intermediate_size": 32, "n_routed_experts": 4, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2,
+        "kv_lora_rank": 16, "q_lora_rank": 32, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16, "v_head_dim": 12,
+        "first_k_dense_replace": 1, "num_key_value_heads": 4,
+    }  # fmt: skip
+    return t.DeepseekV3ForCausalLM, t.DeepseekV3Config(**text, vocab_size=vocab), tokenizer(template())
+
+
+def bloom(vocab):
+    config = t.BloomConfig(hidden_size=64, n_layer=2, n_head=4, vocab_size=vocab)
+    return t.BloomForCausalLM, config, tokenizer(template())
+
+
+def t5gemma2(vocab):
+    _, gemma, processor = gemma3(vocab)
+    named = {"vocab_size": vocab, "head_dim": 16, "sliding_window": 32, "hidden_size": 64, "num_hidden_layers": 2}
+    text = TEXT | named | {"layer_types": ["sliding_attention", "full_attention"]}
+    encoder = {
+        "text_config": text,
+        "vision_config": gemma.vision_config.to_dict(),
+        "mm_tokens_per_image": 4,
+        "image_token_index": _id("<image_soft_token>"),
+        "boi_token_index": _id("<start_of_image>"),
+        "eoi_token_index": _id("<end_of_image>"),
+    }
+    config = t.T5Gemma2Config(
+        encoder=encoder,
+        decoder=text,
+        image_token_index=_id("<image_soft_token>"),
+        bos_token_id=_id("<|im_start|>"),
+        eos_token_id=_id("<|im_end|>"),
+        pad_token_id=_id("<|endoftext|>"),
+        decoder_start_token_id=_id("<|im_start|>"),
     )
-}  # fmt: skip
+    return t.T5Gemma2ForConditionalGeneration, config, processor
+
+
+def _named(*builds):
+    return {build.__name__: build for build in builds}
+
+
+STEPPED = _named(
+    llama, qwen2vl, qwen25vl, qwen3vl, qwen35, internvl, llava, onevision, gemma3, qwen2audio,
+    mistral, gptoss, lfm2, deepseek3,
+)  # fmt: skip
+ALONE = _named(bloom, t5gemma2)
+FAMILIES = STEPPED | ALONE
 
 
 def write_checkpoint(name, directory):
@@ -266,7 +325,9 @@ def write_checkpoint(name, directory):
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.25)
-    model.generation_config = t.GenerationConfig(eos_token_id=_id("<|im_end|>"), pad_token_id=_id("<|endoftext|>"))
+    model.generation_config = t.GenerationConfig(
+        eos_token_id=_id("<|im_end|>"), pad_token_id=_id("<|endoftext|>"), decoder_start_token_id=_id("<|im_start|>")
+    )
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
     return directory
