@@ -9,7 +9,7 @@ from shared.job import MediaKind, MediaPart, Message, Role, TextPart
 from tests.acceptance.conftest import Stack
 from tests.cases import INTERNVL2
 
-NAMES = ("qwen25vl", "llama", "bloom")
+NAMES = ("qwen25vl", "llama")
 NUM_TOKENS = 10
 MEDIA = {"image": "photo.jpg", "video": "clip.mp4"}
 
@@ -83,7 +83,6 @@ def ask(client, name, media_url, *parts, stream=False):
         ("qwen25vl", ("video", "what is in this clip?")),
         ("qwen25vl", ("image", "and", "video", "say <|im_end|> twice")),
         ("llama", ("say the words",)),
-        ("bloom", ("say the words",)),
     ],
 )
 def test_answer_is_generates_own(generic, expected, media_url, name, parts, stream):
