@@ -5,6 +5,7 @@ No code comes from the checkpoint. Its text is `generic_text`'s business, its me
 
 import threading
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class Generic:
     """A multimodal model's processor, a text model's tokenizer."""
     tokenizer: Any
     escaper: Escaper
+    decoder: AnswerTokenizer
     stop_token_ids: frozenset[int]
     dtype: torch.dtype
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -106,7 +108,7 @@ class Generic:
         per_token = {name: inputs.pop(name)[:, kept] for name in _PER_TOKEN if name in inputs}
         return Prompt(
             token_ids=tuple(token_ids[0][kept].tolist()),
-            tokenizer=AnswerTokenizer(self.tokenizer),
+            tokenizer=self.decoder,
             stop_token_ids=self.stop_token_ids,
             features={name: self._cast(feature) for name, feature in inputs.items()},
             token_features=per_token,
@@ -162,6 +164,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
         processor=processor,
         tokenizer=tokenizer,
         escaper=Escaper(tokenizer, str(processor.chat_template), _placeholders(processor)),
+        decoder=AnswerTokenizer(deepcopy(tokenizer)),  # the engine's thread reads while others write
         stop_token_ids=_stop_token_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
         dtype=dtype,
     )
