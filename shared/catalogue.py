@@ -15,6 +15,7 @@ class Family(StrEnum):
     INTERNVL2 = "internvl2"
     QWEN2_AUDIO = "qwen2_audio"
     MINICPMV = "minicpmv"
+    GENERIC = "generic"
     FAKE = "fake"
 
 
@@ -52,6 +53,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         ModelType("qwen2-audio-7b-instruct", Family.QWEN2_AUDIO, _QWEN2_AUDIO, _QWEN2_AUDIO, (MediaKind.AUDIO,)),
         _minicpmv("2_5", "MiniCPM-Llama3-V-2_5", MediaKind.IMAGE),
         _minicpmv("2_6", "MiniCPM-V-2_6", *_VISION),
+        ModelType("generic", Family.GENERIC),
         ModelType("fake", Family.FAKE),
     )
 }

@@ -19,8 +19,8 @@ from worker.settings import WorkerSettings
 
 DEFAULT_ADAPTER = "default-lora"
 """What the LoRA of `--ckpt_dir` is called, as `swift deploy` calls it."""
-_WANTED = ["*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.tiktoken"]
-"""Weights, configurations and tokenizers; code never."""
+_WANTED = ["*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
+"""Weights, configurations, tokenizers and chat templates; code never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +110,12 @@ def _check_merge(settings: WorkerSettings, full: Path | None) -> None:
         raise LoadError(f"--merge_lora merges the LoRA of --ckpt_dir, and {found}: leave it out")
 
 
+def check_hub_id(name: str) -> None:
+    """Raise LoadError if a name, which is no directory, can't be a hub id either."""
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise LoadError(f"{name} is neither a directory nor a hub id such as OpenGVLab/InternVL2-2B")
+
+
 def _base_directory(
     name: str | None, settings: WorkerSettings, model_type: ModelType, report: Callable[[str], None]
 ) -> Path:
@@ -118,8 +124,7 @@ def _base_directory(
         raise LoadError(f"{model_type.name} has no weights to download: name a directory with --model_id_or_path")
     if Path(name).is_dir():
         return _full_checkpoint(Path(name))
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise LoadError(f"{name} is neither a directory nor a hub id such as OpenGVLab/InternVL2-2B")
+    check_hub_id(name)
     return _download(name, settings.use_hf, report)
 
 

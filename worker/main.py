@@ -26,7 +26,7 @@ from worker.heartbeat import Heartbeat
 from worker.lease import Claim, Leases
 from worker.loading import load_in_thread
 from worker.models.family import Model
-from worker.models.registry import find_model_type
+from worker.models.registry import find_model_type, served_name
 from worker.publisher import Publisher
 from worker.queue import QueueWorker
 from worker.settings import WorkerSettings
@@ -48,9 +48,11 @@ class Worker:
         self._model = model
         self._tasks = Tasks()
         info, loop = heartbeat.info, asyncio.get_running_loop()
+        max_num_seqs = min(settings.max_num_seqs, model.facts.max_num_seqs or settings.max_num_seqs)
+        heartbeat.update(slots=max_num_seqs)
         self._publisher = Publisher(redis, info.model, self._tasks.fence)
         self._engine = EngineThread(
-            Engine(model.runner, settings.max_num_seqs),
+            Engine(model.runner, max_num_seqs),
             on_step=lambda outputs: loop.call_soon_threadsafe(self._tasks.deliver, outputs),
         )
         self._adapters = Adapters(redis, heartbeat, model, self._engine)
@@ -58,7 +60,7 @@ class Worker:
             redis,
             Leases(redis, info.id, info.model, settings.lease_s),
             model=info.model,
-            max_jobs=settings.max_num_seqs,
+            max_jobs=max_num_seqs,
             lease_s=settings.lease_s,
             run=self._run_job,
             on_fenced=self._tasks.fence,
@@ -155,7 +157,7 @@ async def _load(settings: WorkerSettings, heartbeat: Heartbeat, stop: asyncio.Ev
 
 
 def _introduce(settings: WorkerSettings) -> WorkerInfo:
-    model_type = find_model_type(settings).name
+    model_type = find_model_type(settings)
     host = socket.gethostname()
     return WorkerInfo(
         id=f"{host}-{os.getpid()}-{secrets.token_hex(2)}",
@@ -163,8 +165,8 @@ def _introduce(settings: WorkerSettings) -> WorkerInfo:
         pid=os.getpid(),
         version=version("baton"),
         device="",
-        model=settings.served_model_name or model_type,
-        model_type=model_type,
+        model=served_name(settings, model_type),
+        model_type=model_type.name,
         state=WorkerState.LOADING,
         slots=settings.max_num_seqs,
         started_s=time.time(),

@@ -18,7 +18,7 @@ class WorkerSettings(Settings):
     ckpt_dir: str | None = Field(None, description="LoRA or merged checkpoint directory of a fine-tuning run.")
     merge_lora: bool = Field(False, description="Merge --ckpt_dir's LoRA into the weights instead of serving both.")
     lora_modules: Named = Field({}, description="LoRA directories to serve beside the model, as name=path …")
-    served_model_name: str | None = Field(None, description="The id clients ask for; the model type if unset.")
+    served_model_name: str | None = Field(None, description="The id clients ask for; the model's own if unset.")
     use_hf: bool = Field(
         default_factory=lambda: os.environ.get("USE_HF", "0").lower() in {"1", "true"},
         description="Download from Hugging Face instead of ModelScope.",

@@ -1,18 +1,48 @@
-"""Keys and values of all running sequences, in pools with one row a sequence.
+"""What the model remembers of all running sequences, in pools with one row a sequence.
 
 The running sequences always fill the first rows, so a step reads the pools as views and copies nothing.
 """
 
-import math
 from typing import Any
 
-import numpy as np
-import psutil
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import (
+    Cache,
+    CacheLayerMixin,
+    DynamicLayer,
+    LinearAttentionCacheLayerMixin,
+    LinearAttentionLayer,
+    get_layer_types_and_kwargs,
+)
+
+from worker.engine.pool import free_bytes, zeros
+from worker.engine.recurrent import StateSlots
 
 CACHE_SHARE = 0.7
 """Of the memory that is free beside the weights; the rest is for activations of long prompts and many tiles."""
+
+SLIDING = "sliding_attention"
+ATTENTION = frozenset({"full_attention", SLIDING})
+LINEAR = frozenset({"linear_attention", "conv"})
+
+Mask = torch.Tensor | None | dict[str, torch.Tensor | None]
+
+
+def layer_kinds(config: Any) -> list[str]:
+    """Return the kind of each layer of a language model, by transformers' names."""
+    kinds: list[str] = get_layer_types_and_kwargs(config)[0]
+    return kinds
+
+
+def new_cache(config: Any) -> Cache:
+    """Return an empty cache for one sequence, which keeps every position whatever the layer looks back at."""
+    kinds, arguments = get_layer_types_and_kwargs(config)
+    return Cache(
+        layers=[
+            LinearAttentionLayer(**given) if kind in LINEAR else DynamicLayer()
+            for kind, given in zip(kinds, arguments, strict=True)
+        ]
+    )
 
 
 class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
@@ -24,13 +54,16 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
     is_sliding = False
     is_compileable = True
 
-    def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, sample: Any, rows: int, width: int) -> None:
+        """Allocate `rows` of `width` tokens whose keys and values are as those of `sample`, a prefilled layer."""
         super().__init__()
         # Zeros, because a masked position still meets the softmax's zero weight, and 0 * nan is nan.
-        self.keys = _zeros(shape, dtype, device)  # [rows, heads, width, head_dim]
-        self.values = _zeros(shape, dtype, device)
+        self.keys, self.values = (  # [rows, heads, width, head_dim]
+            zeros((rows, states.shape[1], width, states.shape[3]), states.dtype, states.device)
+            for states in (sample.keys, sample.values)
+        )
         self.is_initialized = True
-        self._rows = torch.arange(shape[0], device=device)
+        self._rows = torch.arange(rows, device=sample.keys.device)
         self._positions = self._rows[:0]
         self._width = 0
 
@@ -79,78 +112,105 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
 class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
     """The layers of one model's cache; created with the runner and kept for its life."""
 
-    layers: list[AttentionSlots]
+    layers: list[AttentionSlots | StateSlots]
 
-    def __init__(self, config: Any, rows: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
-        """Allocate `rows` sequences of `width` tokens; raises MemoryError with advice if they don't fit."""
-        _check_memory(_bytes_per_token(config, dtype), rows, width, device)
-        shape = (rows, config.num_key_value_heads, width, _head_dim(config))
-        super().__init__(layers=[AttentionSlots(shape, dtype, device) for _ in range(config.num_hidden_layers)])
-        self._device = device
+    def __init__(self, config: Any, sample: Cache, rows: int, width: int) -> None:
+        """Allocate `rows` sequences of `width` tokens; raises MemoryError with advice if they don't fit.
+
+        `config` is the language model's, `sample` a cache that the model has filled.
+        """
+        self._device = _device(sample)
+        _check_memory(sample, rows, width, self._device)
+        super().__init__(
+            layers=[
+                StateSlots(layer, rows) if _is_linear(layer) else AttentionSlots(layer, rows, width)
+                for layer in sample.layers
+            ]
+        )
+        self._kinds = sorted({*layer_kinds(config)})
+        self._window: int = getattr(config, "sliding_window", None) or 0
+        self._adds_masks = config._attn_implementation == "eager"
         self._lengths = [0] * rows
+        self._shifts = [0] * rows
 
-    def put(self, row: int, prefilled: Cache) -> None:
-        """Copy a cache that one sequence was prefilled into."""
+    def put(self, row: int, prefilled: Cache, shift: int = 0) -> None:
+        """Copy a cache that one sequence was prefilled into.
+
+        `shift` is what the positions the model sees are off the tokens' indices after the prompt, as with M-RoPE.
+        """
         self._lengths[row] = prefilled.get_seq_length()
+        self._shifts[row] = shift
         for layer, filled in zip(self.layers, prefilled.layers, strict=True):
             layer.put(row, filled)
 
-    def step(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self, count: int) -> tuple[torch.Tensor, Mask]:
         """Make room for one more token in each of the first `count` rows.
 
-        Returns the tokens' positions, shape [rows], and which keys each may see, shape [rows, 1, 1, width].
+        Returns the tokens' positions as the model sees them, shape [rows], and which keys each may see, shape
+        [rows, 1, 1, width], by kind of layer where there are several.
         """
         positions = torch.tensor(self._lengths[:count], device=self._device)
         self._lengths[:count] = [length + 1 for length in self._lengths[:count]]
         width = max(self._lengths[:count])
         for layer in self.layers:
             layer.step(positions, width)
-        seen = torch.arange(width, device=self._device)[None] <= positions[:, None]
-        return positions, seen[:, None, None]
+        masks = {kind: self._mask(kind, positions, width) for kind in self._kinds}
+        seen = positions + torch.tensor(self._shifts[:count], device=self._device)
+        return seen, masks if len(masks) > 1 else masks[self._kinds[0]]
 
     def move(self, source: int, target: int) -> None:
         """Copy one row of every layer over another."""
         self._lengths[target] = self._lengths[source]
+        self._shifts[target] = self._shifts[source]
         for layer in self.layers:
             layer.move(source, target, self._lengths[source])
 
+    def _mask(self, kind: str, positions: torch.Tensor, width: int) -> torch.Tensor | None:
+        if kind in LINEAR:
+            return None
+        keys = torch.arange(width, device=self._device)[None]
+        seen = keys <= positions[:, None]
+        if kind == SLIDING:
+            seen &= keys > positions[:, None] - self._window
+        return self._additive(seen[:, None, None]) if self._adds_masks else seen[:, None, None]
 
-def fitting_width(config: Any, rows: int, dtype: torch.dtype, device: torch.device) -> int:
+    def _additive(self, seen: torch.Tensor) -> torch.Tensor:
+        """Return the mask as attention without a kernel wants it, which adds it to the scores."""
+        dtype = next(layer.keys.dtype for layer in self.layers if isinstance(layer, AttentionSlots))
+        return torch.zeros(seen.shape, dtype=dtype, device=self._device).masked_fill_(~seen, torch.finfo(dtype).min)
+
+
+def fitting_width(sample: Cache, rows: int) -> int:
     """Return how many tokens each of `rows` sequences may have, so that memory is left for the steps themselves."""
-    return int(_free_bytes(device) * CACHE_SHARE) // (rows * _bytes_per_token(config, dtype))
+    return int(free_bytes(_device(sample)) * CACHE_SHARE) // (rows * _bytes_per_token(sample))
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return zeros; on the CPU the kernel hands the pages out as they are written, where torch would write them all."""
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    pages = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(pages).view(dtype).view(shape)
+def _is_linear(layer: Any) -> bool:
+    return isinstance(layer, LinearAttentionCacheLayerMixin)
 
 
-def _head_dim(config: Any) -> int:
-    head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return head_dim
+def _device(sample: Cache) -> torch.device:
+    device: torch.device = next(layer.keys.device for layer in sample.layers if not _is_linear(layer))
+    return device
 
 
-def _bytes_per_token(config: Any, dtype: torch.dtype) -> int:
-    """Keys and values of one token in all layers."""
-    size: int = 2 * config.num_hidden_layers * config.num_key_value_heads * _head_dim(config) * dtype.itemsize
-    return size
+def _bytes_per_token(sample: Cache) -> int:
+    """Keys and values of one token in all layers; linear attention takes none."""
+    attention = [layer for layer in sample.layers if not _is_linear(layer)]
+    return sum(
+        states.shape[1] * states.shape[3] * states.dtype.itemsize
+        for layer in attention
+        for states in (layer.keys, layer.values)
+    )
 
 
-def _check_memory(bytes_per_token: int, rows: int, width: int, device: torch.device) -> None:
+def _check_memory(sample: Cache, rows: int, width: int, device: torch.device) -> None:
     """Refuse pools larger than what is free, before an allocation half succeeds."""
-    if (needed := rows * width * bytes_per_token) <= (free := _free_bytes(device)):
+    bytes_per_token = _bytes_per_token(sample)
+    if (needed := rows * width * bytes_per_token) <= (free := free_bytes(device)):
         return
     raise MemoryError(
         f"the cache for {rows} sequences of {width} tokens takes {needed / 2**30:.1f} GiB and {device} has "
         f"{free / 2**30:.1f} GiB free: set --max_model_len {free // (rows * bytes_per_token)} "
         f"or --max_num_seqs {free // (width * bytes_per_token)} or less"
     )
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available

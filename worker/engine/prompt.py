@@ -29,3 +29,5 @@ class Prompt:
     """What the model's own chat code replaces in its answers, in this order."""
     features: Mapping[str, Any] = field(default_factory=dict)
     """What the model's forward takes beside the ids at prefill, as `pixel_values`."""
+    token_features: Mapping[str, Any] = field(default_factory=dict)
+    """Of that what has one column a token, shape [1, tokens]; the answer's tokens get what the prompt's last has."""

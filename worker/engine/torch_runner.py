@@ -1,16 +1,17 @@
-"""The runner of real models: any causal transformers model with full attention, on slot pools.
+"""The runner of real models: any causal transformers model that can decode rows at positions of their own.
 
 It knows no family: what is special about one stays in its model's own forward at prefill.
 """
 
 from collections.abc import Sequence as Rows
+from inspect import signature
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import Cache
 
 from worker.engine.adapters import AdapterSlots
-from worker.engine.cache import SlotCache
+from worker.engine.cache import SlotCache, new_cache
 from worker.engine.sampler import sample
 from worker.engine.sequence import Sequence
 
@@ -26,22 +27,23 @@ class TorchRunner:
         self.adapters = AdapterSlots(model)
         self._model = model
         self._device: torch.device = model.device
-        config = model.config.get_text_config()
-        self._cache = SlotCache(config, max_num_seqs, max_model_len, model.dtype, self._device)
+        self._config = model.config.get_text_config(decoder=True)
+        self._cache = SlotCache(self._config, sample_cache(model), max_num_seqs, max_model_len)
 
     @torch.inference_mode()
     def prefill(self, sequence: Sequence, row: int) -> int:
         """Read prompt and answer so far through the model's own forward; return the next token."""
         self.adapters.select([sequence.adapter])
-        prompt_cache = DynamicCache()
+        prompt_cache = new_cache(self._config)
+        shifts = _ShiftedPositions(self._model)
         logits = self._model(
             input_ids=self._tensor([[*sequence.prompt.token_ids, *sequence.token_ids]]),
             past_key_values=prompt_cache,
             use_cache=True,
-            logits_to_keep=1,
-            **{name: feature.to(self._device) for name, feature in sequence.prompt.features.items()},
+            **keep_last(self._model),
+            **self._features(sequence),
         ).logits
-        self._cache.put(row, prompt_cache)
+        self._cache.put(row, prompt_cache, shifts.take())
         return self._choose(logits, [sequence])[0]
 
     @torch.inference_mode()
@@ -63,9 +65,48 @@ class TorchRunner:
         """Move one row's keys and values into a hole."""
         self._cache.move(source, target)
 
+    def _features(self, sequence: Sequence) -> dict[str, Any]:
+        placed = {
+            name: feature.to(self._device) if isinstance(feature, torch.Tensor) else feature
+            for name, feature in sequence.prompt.features.items()
+        }
+        for name, feature in sequence.prompt.token_features.items():
+            known = feature[:, -1:].expand(-1, len(sequence.token_ids))
+            placed[name] = torch.cat([feature, known], dim=1).to(self._device)
+        return placed
+
     def _choose(self, logits: torch.Tensor, sequences: Rows[Sequence]) -> list[int]:
         params = [sequence.sampling for sequence in sequences]
         return sample(logits[:, -1], params, [len(sequence.token_ids) for sequence in sequences])
 
     def _tensor(self, values: list[Any]) -> torch.Tensor:
         return torch.tensor(values, device=self._device)
+
+
+class _ShiftedPositions:
+    """What a prefill leaves on models whose pictures take fewer positions than tokens (M-RoPE)."""
+
+    def __init__(self, model: Any) -> None:
+        owners = (model, getattr(model, "model", None))
+        self._owner: Any = next((owner for owner in owners if hasattr(owner, "rope_deltas")), None)
+        if self._owner is not None:
+            self._owner.rope_deltas = None  # or the last prompt's would be taken for this one's
+
+    def take(self) -> int:
+        """Return what the answer's positions are off its tokens' indices."""
+        deltas = None if self._owner is None else self._owner.rope_deltas
+        return 0 if deltas is None else int(deltas.flatten()[0])
+
+
+@torch.inference_mode()
+def sample_cache(model: Any) -> Cache:
+    """Return what the model remembers of two tokens, from which follows what it remembers of any number."""
+    cache = new_cache(model.config.get_text_config(decoder=True))
+    ids = torch.zeros((1, 2), dtype=torch.long, device=model.device)
+    model(input_ids=ids, past_key_values=cache, use_cache=True, **keep_last(model))
+    return cache
+
+
+def keep_last(model: Any) -> dict[str, int]:
+    """Return the argument by which a forward computes the last token's logits only, where it knows it."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}

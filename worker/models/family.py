@@ -23,6 +23,8 @@ class ModelFacts:
     """The checkpoint's own generation defaults."""
     device: str
     """As `cpu` or `cuda:0 (NVIDIA H200)`."""
+    max_num_seqs: int | None = None
+    """Most sequences that run at once whatever the operator sets; None is any number."""
 
 
 class Model(Protocol):

@@ -46,7 +46,7 @@ class Tiler:
         frames = decode_frames(content, self._frame_indices, param)
         return [self._tiles(frame, max_tiles=1) for frame in frames]
 
-    def _frame_indices(self, num_frames: int, rate: float) -> list[int]:
+    def _frame_indices(self, num_frames: int, fps: float) -> list[int]:
         """Return the middle of each segment, rounded as the authors round."""
         length = (num_frames - 1) / self.num_segments
         return [int(length / 2 + round(length * segment)) for segment in range(self.num_segments)]

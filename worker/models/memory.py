@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from worker.engine.cache import fitting_width
-from worker.engine.torch_runner import TorchRunner
+from worker.engine.torch_runner import TorchRunner, sample_cache
 from worker.models.family import LoadError
 from worker.settings import WorkerSettings
 
@@ -19,8 +19,7 @@ def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Cal
     """
     width = settings.max_model_len or trained
     if settings.max_model_len is None:
-        config = model.config.get_text_config()
-        fitting = fitting_width(config, settings.max_num_seqs, model.dtype, model.device)
+        fitting = fitting_width(sample_cache(model), settings.max_num_seqs)
         if fitting < trained:
             width = min(trained, max(fitting, LEAST_CONTEXT))
             report(f"context cut from {trained} to {width} tokens, so that {settings.max_num_seqs} sequences fit")

@@ -5,8 +5,8 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
-from shared.catalogue import MODEL_TYPES, ModelType, find_by_hub_id
-from worker.checkpoint import find_adapter, read_json, read_training_arguments
+from shared.catalogue import MODEL_TYPES, Family, ModelType, find_by_hub_id
+from worker.checkpoint import check_hub_id, find_adapter, read_json, read_training_arguments
 from worker.models.family import LoadError, Model
 from worker.settings import WorkerSettings
 
@@ -25,6 +25,8 @@ _INTERNVL2_SIZES = {
 def load_model(settings: WorkerSettings, report: Callable[[str], None]) -> Model:
     """Load the model the settings ask for, telling how far it is in short lines; raises LoadError if it can't be."""
     model_type = find_model_type(settings)
+    if model_type.family is not Family.FAKE:
+        import_module("worker.models.companions")  # before anything imports transformers
     family = import_module(f"worker.models.{model_type.family}")
     model: Model = family.load(settings.model_copy(update={"model_type": model_type.name}), report)
     return model
@@ -36,7 +38,17 @@ def find_model_type(settings: WorkerSettings) -> ModelType:
         return _named(settings.model_type)
     if settings.ckpt_dir is not None:
         return _of_tuned(settings.ckpt_dir, settings.model_id_or_path)
-    return _of_reference(settings.model_id_or_path or "")
+    return of_reference(settings.model_id_or_path or "")
+
+
+def served_name(settings: WorkerSettings, model_type: ModelType) -> str:
+    """Return the id clients ask for; what no name is known for is called as its directory or repository."""
+    if settings.served_model_name is not None:
+        return settings.served_model_name
+    reference = settings.ckpt_dir or settings.model_id_or_path
+    if model_type.family is not Family.GENERIC or reference is None:
+        return model_type.name
+    return Path(reference).resolve().name
 
 
 def _named(name: str) -> ModelType:
@@ -54,18 +66,19 @@ def _of_tuned(ckpt_dir: str, base: str | None) -> ModelType:
     if (name := arguments.get("model_type")) in MODEL_TYPES:
         return MODEL_TYPES[name]
     if find_adapter(Path(ckpt_dir)) is None:
-        return _of_reference(ckpt_dir)
+        return of_reference(ckpt_dir)
     if reference := base or arguments.get("model_id_or_path") or arguments.get("model"):
-        return _of_reference(reference)
+        return of_reference(reference)
     raise LoadError(f"{ckpt_dir} doesn't say which model it was trained on: add --model_type or --model_id_or_path")
 
 
-def _of_reference(reference: str) -> ModelType:
+def of_reference(reference: str) -> ModelType:
     """Return the entry of a hub id or of a local directory."""
     if not Path(reference).is_dir():
         if (entry := find_by_hub_id(reference)) is not None:
             return entry
-        raise LoadError(f"{reference} is neither a directory nor a known hub id: add --model_type")
+        check_hub_id(reference)
+        return MODEL_TYPES["generic"]
     config = read_json(Path(reference) / "config.json")
     match config.get("model_type"):
         case "internvl_chat":
@@ -74,8 +87,8 @@ def _of_reference(reference: str) -> ModelType:
             return MODEL_TYPES["qwen2-audio-7b-instruct"]
         case "minicpmv":
             return _minicpmv(str(config.get("version")))
-        case unknown:
-            raise LoadError(f"{reference} holds a model of type {unknown}, which no family here serves")
+        case _:
+            return MODEL_TYPES["generic"]
 
 
 def _minicpmv(version: str) -> ModelType:

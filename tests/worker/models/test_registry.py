@@ -9,7 +9,7 @@ import pytest
 from tests.cases import INTERNVL2, MINICPMV, QWEN2_AUDIO
 from tests.worker.models import original
 from worker.models.family import LoadError
-from worker.models.registry import find_model_type
+from worker.models.registry import find_model_type, served_name
 from worker.settings import WorkerSettings
 
 
@@ -42,6 +42,7 @@ def checkpoint(folder, **config):
         ({"ckpt_dir": str(MINICPMV["2.6"] / "adapter")}, "minicpm-v-v2_6-chat"),
         ({"ckpt_dir": str(INTERNVL2 / "checkpoint")}, "internvl2-2b"),
         ({"model_type": "internvl2-26b", "ckpt_dir": str(INTERNVL2 / "adapter")}, "internvl2-26b"),
+        ({"model_id_or_path": "someone/something"}, "generic"),
     ],
 )
 def test_model_type_is_found_from_whatever_names_the_model(given, name):
@@ -64,6 +65,28 @@ def test_size_is_read_from_the_checkpoint(tmp_path, architecture, width, name):
     assert find(model_id_or_path=checkpoint(tmp_path, llm_config=text)) == name
 
 
+def test_directory_that_no_family_claims_is_the_generic_ones(tmp_path):
+    assert find(model_id_or_path=checkpoint(tmp_path, model_type="qwen3_vl")) == "generic"
+    assert find(ckpt_dir=str(tmp_path)) == "generic"
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"model_id_or_path": "Qwen/Qwen3-VL-8B-Instruct"}, "Qwen3-VL-8B-Instruct"),
+        ({"model_id_or_path": "{}/tuned/"}, "tuned"),
+        ({"ckpt_dir": "{}/tuned", "model_id_or_path": "Qwen/Qwen3-VL-8B-Instruct"}, "tuned"),
+        ({"model_id_or_path": "{}/tuned", "served_model_name": "mine"}, "mine"),
+        ({"model_type": "internvl2-2b", "model_id_or_path": "{}/tuned"}, "internvl2-2b"),
+    ],
+)
+def test_generic_model_is_called_as_its_directory_or_repository(tmp_path, given, name):
+    checkpoint(tmp_path / "tuned", model_type="qwen3_vl")
+    settings = WorkerSettings(**{key: value.format(tmp_path) for key, value in given.items()})
+
+    assert served_name(settings, find_model_type(settings)) == name
+
+
 def test_arguments_of_newer_runs_are_read_as_well(tmp_path):
     (tmp_path / "args.json").write_text('{"model_type": "internvl2", "model": "OpenGVLab/InternVL2-4B"}')
     (tmp_path / "adapter_config.json").write_text("{}")
@@ -75,8 +98,9 @@ def test_arguments_of_newer_runs_are_read_as_well(tmp_path):
     ("given", "message"),
     [
         ({"model_type": "internvl-2b"}, "did you mean internvl2-2b"),
-        ({"model_type": "gpt"}, "gpt is not a model type; known are internvl2-1b, .*fake"),
-        ({"model_id_or_path": "someone/something"}, "neither a directory nor a known hub id: add --model_type"),
+        ({"model_type": "gpt"}, "gpt is not a model type; known are internvl2-1b, .*generic, fake"),
+        ({"model_id_or_path": "something"}, "something is neither a directory nor a hub id such as"),
+        ({"model_id_or_path": "./someone/something"}, "neither a directory nor a hub id"),
         ({"ckpt_dir": "/nowhere"}, "--ckpt_dir /nowhere is not a directory"),
     ],
 )
@@ -88,7 +112,6 @@ def test_unknown_model_is_told_what_is_known(given, message):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "mamba"}, "a model of type mamba"),
         ({"model_type": "minicpmv"}, "MiniCPM-V of version None; served are 2.5 and 2.6"),
         ({"llm_config": {"architectures": ["MambaForCausalLM"]}}, "language model is MambaForCausalLM"),
         ({"llm_config": None}, "language model is None"),

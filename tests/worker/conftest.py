@@ -1,0 +1,23 @@
+"""Tests of the worker import transformers in any order; its companions have to be settled first."""
+
+from functools import cache
+
+import pytest
+
+import worker.models.companions  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def load_tiny(tmp_path_factory):
+    """Build and load tiny checkpoints of native classes, each once a session."""
+    from tests.worker.models import tiny
+    from worker.models.registry import load_model
+    from worker.settings import WorkerSettings
+
+    @cache
+    def load(name):
+        directory = tiny.write_checkpoint(name, tmp_path_factory.mktemp(name))
+        settings = WorkerSettings(model_id_or_path=str(directory), max_num_seqs=4)
+        return load_model(settings, report=lambda words: None)
+
+    return load

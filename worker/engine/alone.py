@@ -1,0 +1,162 @@
+"""The runner of models that can't decode rows together: one sequence at a time through the model's own `generate()`.
+
+`generate()` is a loop of its own, so it runs in a thread that hands over one token and waits to be asked for the next.
+"""
+
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+from transformers.generation import BaseStreamer, LogitsProcessor, LogitsProcessorList
+
+from worker.engine.sampler import sample
+from worker.engine.sequence import Sequence
+
+Token = int | BaseException
+
+
+class AloneRunner:
+    """Implements `Runner` for one row; what `generate()` raises is raised where the token was asked for."""
+
+    adapters = None
+
+    def __init__(self, model: Any, max_model_len: int) -> None:
+        self.max_model_len = max_model_len
+        self._model = model
+        self._generation: _Generation | None = None
+
+    def prefill(self, sequence: Sequence, row: int) -> int:
+        """Begin with prompt and answer so far, whatever ran before; return the next token."""
+        self._end()
+        self._generation = _Generation(lambda streamer: self._generate(sequence, streamer))
+        return self._generation.next_token()
+
+    def decode(self, sequences: list[Sequence]) -> list[int]:
+        """Return the next token of the only sequence."""
+        assert self._generation is not None
+        return [self._generation.next_token()]
+
+    def move(self, source: int, target: int) -> None:
+        """Nothing lies in a row."""
+
+    def _end(self) -> None:
+        if self._generation is not None:
+            self._generation.end()
+            self._generation = None
+
+    @torch.inference_mode()
+    def _generate(self, sequence: Sequence, streamer: BaseStreamer) -> None:
+        num_known = len(sequence.token_ids)
+        self._model.generate(
+            **self._inputs(sequence),
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=sequence.max_tokens - num_known,
+            logits_processor=LogitsProcessorList([_Choice(sequence, num_known)]),
+            streamer=streamer,
+        )
+
+    def _inputs(self, sequence: Sequence) -> dict[str, Any]:
+        prompt, known = sequence.prompt, sequence.token_ids
+        features = {**prompt.features, **prompt.token_features}
+        if self._model.config.is_encoder_decoder:
+            ids = list(prompt.token_ids)
+            if known:
+                features["decoder_input_ids"] = torch.tensor([[self._start_id(), *known]])
+        else:
+            ids = [*prompt.token_ids, *known]
+            for name, feature in prompt.token_features.items():
+                features[name] = torch.cat([feature, feature[:, -1:].expand(-1, len(known))], dim=1)
+        features["input_ids"] = torch.tensor([ids])
+        return {
+            name: feature.to(self._model.device) if isinstance(feature, torch.Tensor) else feature
+            for name, feature in features.items()
+        }
+
+    def _start_id(self) -> int:
+        config = self._model.generation_config
+        start_id = config.decoder_start_token_id
+        return int(config.bos_token_id if start_id is None else start_id)
+
+
+class _Ended(Exception):
+    """Nobody wants the rest: unwinds `generate()`."""
+
+
+class _Generation:
+    """One call of `generate()` in a thread of its own, in step with whoever asks for tokens."""
+
+    def __init__(self, run: Callable[[BaseStreamer], None]) -> None:
+        self._tokens: SimpleQueue[Token] = SimpleQueue()
+        self._demands: SimpleQueue[bool] = SimpleQueue()
+        self._run = run
+        self._thread = threading.Thread(target=self._work, name="generate", daemon=True)
+        self._thread.start()
+
+    def next_token(self) -> int:
+        """Let `generate()` go on until its next token, and return it."""
+        self._demands.put(True)
+        token = self._tokens.get()
+        if isinstance(token, BaseException):
+            raise token
+        return token
+
+    def end(self) -> None:
+        """Let `generate()` go no further, and wait until it is out."""
+        self._demands.put(False)
+        self._thread.join()
+
+    def wait_for_demand(self) -> None:
+        """Block until a token is asked for."""
+        if not self._demands.get():
+            raise _Ended
+
+    def hand_over(self, token: Token) -> None:
+        """Give a token, or what was raised instead, to whoever asked."""
+        self._tokens.put(token)
+
+    def _work(self) -> None:
+        try:
+            self.wait_for_demand()
+            self._run(_Handover(self))
+            self.wait_for_demand()
+            raise RuntimeError("generate() ended before the answer did")
+        except _Ended:
+            return
+        except Exception as error:  # noqa: BLE001  raised again in the engine's thread, whatever it is
+            self.hand_over(error)
+
+
+class _Handover(BaseStreamer):  # type: ignore[misc]  # transformers is untyped
+    """Takes each token from `generate()`, of which the first call brings the prompt."""
+
+    def __init__(self, generation: _Generation) -> None:
+        self._generation = generation
+        self._is_prompt = True
+
+    def put(self, value: torch.Tensor) -> None:
+        """Hand one token over and wait for the next demand."""
+        if self._is_prompt:
+            self._is_prompt = False
+            return
+        self._generation.hand_over(int(value.flatten()[0]))
+        self._generation.wait_for_demand()
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+
+class _Choice(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    """Chooses the token as the engine does for rows, so that the greedy search can but take it."""
+
+    def __init__(self, sequence: Sequence, num_known: int) -> None:
+        self._sampling = sequence.sampling
+        self._position = num_known
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return scores of which only the chosen token's is finite."""
+        chosen = sample(scores, [self._sampling], [self._position])
+        self._position += 1
+        return torch.full_like(scores, -torch.inf).index_fill_(1, torch.tensor(chosen, device=scores.device), 0.0)

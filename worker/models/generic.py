@@ -1,0 +1,201 @@
+"""The generic family: whatever transformers maps as a multimodal or causal language model, by its own chat template.
+
+No code comes from the checkpoint. Its text is `generic_text`'s business, its media `generic_media`'s.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from transformers import AutoProcessor
+
+from shared.catalogue import MODEL_TYPES
+from shared.errors import InvalidRequest
+from shared.job import AS_TRAINED, MediaPart, Message, Part, ProcessorParams, Role, TextPart
+from worker.checkpoint import check_context, locate, read_sampling
+from worker.engine.alone import AloneRunner
+from worker.engine.prompt import Prompt
+from worker.engine.runner import Runner
+from worker.engine.torch_runner import TorchRunner
+from worker.models.device import choose_device, choose_dtype, describe
+from worker.models.family import LoadError, ModelFacts
+from worker.models.generic_media import Medium, decode, modalities
+from worker.models.generic_network import load_network, read_architecture
+from worker.models.generic_text import Escaper
+from worker.models.memory import start_runner
+from worker.settings import WorkerSettings
+
+DEFAULT_CONTEXT = 8192
+"""Tokens, where neither the checkpoint nor the operator says."""
+_PER_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids")
+"""What processors return with one column a token."""
+
+Media = Mapping[MediaPart, Medium]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTokenizer:
+    """Reads answers; special tokens disappear."""
+
+    tokenizer: Any
+
+    def decode(self, token_ids: Any) -> str:
+        """Return the text of these tokens."""
+        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generic:
+    """One loaded checkpoint; implements `Model`."""
+
+    facts: ModelFacts
+    runner: Runner
+    processor: Any
+    """A multimodal model's processor, a text model's tokenizer."""
+    tokenizer: Any
+    escaper: Escaper
+    decoder: AnswerTokenizer
+    stop_token_ids: frozenset[int]
+    dtype: torch.dtype
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Processors and fast tokenizers keep settings of the call in themselves."""
+
+    def prepare(
+        self,
+        messages: tuple[Message, ...],
+        media: dict[MediaPart, bytes],
+        processor: ProcessorParams = AS_TRAINED,
+    ) -> Prompt:
+        """Render the conversation by the checkpoint's template; raises InvalidRequest if that refuses it."""
+        _check_wishes(processor)
+        decoded = {part: decode(self.processor, part, media[part], processor.num_frames) for part in media}
+        with self.lock:
+            inputs = self._render(messages, decoded)
+        return self._prompt(inputs)
+
+    def _render(self, messages: tuple[Message, ...], media: Media) -> dict[str, Any]:
+        turns = [{"role": str(message.role), "content": self._content(message, media)} for message in messages]
+        clips = [medium.metadata for medium in _in_order(messages, media) if medium.metadata]
+        given = {"processor_kwargs": {"video_metadata": clips, "do_sample_frames": False}} if clips else {}
+        try:
+            inputs = self.processor.apply_chat_template(
+                turns, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True, **given
+            )
+        except (TemplateError, ValueError) as error:  # it may want turns in some order, or pictures in some shape
+            raise InvalidRequest(f"the model's template refuses the conversation: {error}", param="messages") from error
+        return dict(inputs)
+
+    def _content(self, message: Message, media: Media) -> str | list[dict[str, Any]]:
+        is_own = message.role is Role.ASSISTANT
+        if self.processor is self.tokenizer:
+            return self.escaper.escape("".join(_texts(message)), is_own=is_own)
+        return [self._part(part, media, is_own=is_own) for part in message.parts]
+
+    def _part(self, part: Part, media: Media, *, is_own: bool) -> dict[str, Any]:
+        if isinstance(part, TextPart):
+            return {"type": "text", "text": self.escaper.escape(part.text, is_own=is_own)}
+        return {"type": str(part.kind), str(part.kind): media[part].content}
+
+    def _prompt(self, inputs: dict[str, Any]) -> Prompt:
+        token_ids = inputs.pop("input_ids")  # [1, tokens]
+        kept = token_ids[0] != self.escaper.mark_id
+        per_token = {name: inputs.pop(name)[:, kept] for name in _PER_TOKEN if name in inputs}
+        return Prompt(
+            token_ids=tuple(token_ids[0][kept].tolist()),
+            tokenizer=self.decoder,
+            stop_token_ids=self.stop_token_ids,
+            features={name: self._cast(feature) for name, feature in inputs.items()},
+            token_features=per_token,
+        )
+
+    def _cast(self, feature: Any) -> Any:
+        is_real = isinstance(feature, torch.Tensor) and feature.is_floating_point()
+        return feature.to(self.dtype) if is_real else feature
+
+
+def _texts(message: Message) -> list[str]:
+    return [part.text for part in message.parts if isinstance(part, TextPart)]
+
+
+def _in_order(messages: tuple[Message, ...], media: Media) -> list[Medium]:
+    return [media[part] for message in messages for part in message.parts if isinstance(part, MediaPart)]
+
+
+def _check_wishes(wishes: ProcessorParams) -> None:
+    for name in wishes.__struct_fields__:
+        if name != "num_frames" and getattr(wishes, name) is not None:
+            raise InvalidRequest(
+                f"the model doesn't know {name}; leave it out (it knows num_frames)",
+                param=f"mm_processor_kwargs.{name}",
+            )
+
+
+def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
+    """Load the checkpoint that the settings name; raises LoadError if it can't be served."""
+    checkpoint = locate(settings, MODEL_TYPES[settings.model_type or ""], report)
+    if checkpoint.adapter is not None:
+        raise LoadError(f"{checkpoint.adapter} can't be merged into a generic model: merge it and name the result")
+    architecture = read_architecture(checkpoint.directory)
+    context = architecture.context or settings.max_model_len or DEFAULT_CONTEXT
+    check_context(settings.max_model_len, context)
+    processor = read_processor(checkpoint.directory)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    device = choose_device()
+    dtype = choose_dtype(settings.dtype, device)
+    report(f"loading {architecture.model_class.__name__}")
+    model = load_network(checkpoint.directory, architecture, dtype, device)
+    obstacle = architecture.obstacle
+    runner = _start(model, obstacle, settings, context, report)
+    return Generic(
+        facts=ModelFacts(
+            modalities=modalities(processor),
+            max_model_len=runner.max_model_len,
+            sampling=read_sampling(checkpoint.directory),
+            device=describe(device),
+            max_num_seqs=None if obstacle is None else 1,
+        ),
+        runner=runner,
+        processor=processor,
+        tokenizer=tokenizer,
+        escaper=Escaper(tokenizer, str(processor.chat_template), _placeholders(processor)),
+        decoder=AnswerTokenizer(deepcopy(tokenizer)),  # the engine's thread reads while others write
+        stop_token_ids=_stop_token_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
+        dtype=dtype,
+    )
+
+
+def _start(
+    model: Any, obstacle: str | None, settings: WorkerSettings, context: int, report: Callable[[str], None]
+) -> TorchRunner | AloneRunner:
+    if obstacle is None:
+        return start_runner(model, settings, context, report)
+    report(f"runs one request at a time: {obstacle}")
+    return AloneRunner(model, settings.max_model_len or context)
+
+
+def read_processor(directory: Path) -> Any:
+    """Return the processor, of a text model the tokenizer; raises LoadError if it has no chat template."""
+    try:
+        processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
+    except (ImportError, ValueError, OSError) as error:
+        raise LoadError(f"the processor of {directory} can't be loaded: {str(error).strip()}") from error
+    if not processor.chat_template:
+        raise LoadError(f"{directory} has no chat template, so it isn't known how its prompts are written")
+    return processor
+
+
+def _placeholders(processor: Any) -> set[str]:
+    """Return the strings that a processor replaces by media, special tokens or not."""
+    named = {name: value for name, value in vars(processor).items() if name.endswith("_token")}
+    return {value for value in named.values() if isinstance(value, str) and value.strip()}
+
+
+def _stop_token_ids(*given: int | list[int] | None) -> frozenset[int]:
+    listed = [[ids] if isinstance(ids, int) else ids or [] for ids in given]
+    return frozenset(token_id for ids in listed for token_id in ids)
