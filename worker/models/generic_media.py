@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from shared.errors import InvalidMedia
 from shared.job import MediaKind, MediaPart
+from worker.prepare.audio import decode_audio
 from worker.prepare.image import decode_image
 from worker.prepare.video import decode_frames
 
@@ -46,8 +46,7 @@ def decode(processor: Any, part: MediaPart, content: bytes, num_frames: int | No
         case MediaKind.VIDEO:
             return _clip(processor.video_processor, part, content, num_frames)
         case MediaKind.AUDIO:
-            sound = import_module("worker.prepare.audio")  # its libraries are the audio models' business
-            return Medium(part.kind, sound.decode_audio(content, _sampling_rate(processor), part.param))
+            return Medium(part.kind, decode_audio(content, _sampling_rate(processor), part.param))
 
 
 def _listed(kinds: Sequence[MediaKind]) -> str:

@@ -32,14 +32,6 @@ def sound(dice):
     return content.getvalue()
 
 
-def decode_wav(content, rate, param):
-    """The few lines of `worker.prepare.audio` that these sounds need."""
-    with wave.open(BytesIO(content)) as file:
-        assert file.getframerate() == rate
-        samples = np.frombuffer(file.readframes(file.getnframes()), dtype=np.uint8)
-    return samples.astype(np.float32) / 128 - 1
-
-
 def _noise(dice, shape):
     return np.random.default_rng(dice.randint(0, 999)).integers(0, 256, shape, dtype=np.uint8)
 

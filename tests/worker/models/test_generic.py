@@ -1,9 +1,7 @@
 """Checkpoints of native classes: stepped in one batch they say what `generate()` says one at a time."""
 
 import random
-import sys
 from io import BytesIO
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,12 +21,6 @@ from worker.settings import WorkerSettings
 NUM_ROWS = 4
 SEEING = ("qwen2vl", "qwen25vl", "qwen3vl", "qwen35", "internvl", "llava", "onevision", "gemma3", "t5gemma2")
 CONTROLS = " ".join(tiny.CONTROLS)
-
-
-@pytest.fixture(autouse=True)
-def decodes_wav(monkeypatch):
-    """Sounds are another module's business; here they need no resampling."""
-    monkeypatch.setitem(sys.modules, "worker.prepare.audio", SimpleNamespace(decode_audio=mix.decode_wav))
 
 
 @pytest.mark.parametrize("name", tiny.STEPPED)
