@@ -28,18 +28,19 @@ def clients() -> Iterator[Callable[[str], OpenAI]]:
         stack = Stack(server.url)
         try:
             stack.start_gateway()
-            yield cache(partial(start, stack))
+            with stack.client() as client:
+                yield cache(partial(start, stack, client))
         finally:
             stack.stop()
 
 
-def start(stack: Stack, version: str) -> OpenAI:
+def start(stack: Stack, client: OpenAI, version: str) -> OpenAI:
     base = ("--model_id_or_path", str(MINICPMV[version] / "checkpoint"), "--max_model_len", "2048")
     adapter = ("--ckpt_dir", str(MINICPMV[version] / "adapter"), "--merge_lora", "true")
     stack.start("worker", *base, "--served_model_name", version)
     stack.start("worker", *base, *adapter, "--served_model_name", f"{version}-adapter")
     stack.wait_for_models(version, f"{version}-adapter")
-    return stack.client()
+    return client
 
 
 @pytest.fixture(scope="session")
