@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from shared.job import MediaKind
 
+_PICTURES = (MediaKind.IMAGE,)
 _VISION = (MediaKind.IMAGE, MediaKind.VIDEO)
 
 
@@ -12,6 +13,8 @@ class Family(StrEnum):
     """One file of `worker/models/` each."""
 
     INTERNVL2 = "internvl2"
+    QWEN_VL = "qwen_vl"
+    YI_VL = "yi_vl"
     FAKE = "fake"
 
 
@@ -41,6 +44,9 @@ MODEL_TYPES: dict[str, ModelType] = {
         _internvl2("26b", "InternVL2-26B"),
         _internvl2("40b", "InternVL2-40B"),
         _internvl2("76b", "InternVL2-Llama3-76B"),
+        ModelType("qwen-vl-chat", Family.QWEN_VL, "Qwen/Qwen-VL-Chat", "qwen/Qwen-VL-Chat", _PICTURES),
+        ModelType("yi-vl-6b-chat", Family.YI_VL, "01-ai/Yi-VL-6B", "01ai/Yi-VL-6B", _PICTURES),
+        ModelType("yi-vl-34b-chat", Family.YI_VL, "01-ai/Yi-VL-34B", "01ai/Yi-VL-34B", _PICTURES),
         ModelType("fake", Family.FAKE),
     )
 }

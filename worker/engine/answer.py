@@ -13,7 +13,7 @@ class Answer:
 
     def __init__(self, prompt: Prompt, stop: tuple[str, ...]) -> None:
         self._detokenizer = IncrementalDetokenizer(prompt.tokenizer)
-        self._stop = stop
+        self._stop = (*prompt.stop, *stop)
         self._strips = prompt.strips_answer
         self._held = ""
         self._is_empty = True

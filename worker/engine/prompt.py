@@ -23,7 +23,11 @@ class Prompt:
     """Reads the answer's tokens."""
     stop_token_ids: frozenset[int] = frozenset()
     """Any of these ends the answer and isn't part of it."""
+    stop: tuple[str, ...] = ()
+    """The answer ends before any of these strings as well, for models that end their turns in plain text."""
     strips_answer: bool = False
     """Whether the model's own chat code strips white space around the answer."""
     features: Mapping[str, Any] = field(default_factory=dict)
     """What the model's forward takes beside the ids at prefill, as `pixel_values`."""
+    row_features: Mapping[str, float] = field(default_factory=dict)
+    """What it takes at every step, prefill and decode, one number a row; every prompt of a model has the same ones."""

@@ -37,6 +37,7 @@ class TorchRunner:
             use_cache=True,
             logits_to_keep=1,
             **{name: feature.to(self._device) for name, feature in sequence.prompt.features.items()},
+            **self._row_features([sequence]),
         ).logits
         self._cache.put(row, prompt_cache)
         return self._choose(logits, [sequence])[0]
@@ -51,6 +52,7 @@ class TorchRunner:
             attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,
+            **self._row_features(sequences),
         ).logits
         return self._choose(logits, sequences)
 
@@ -58,6 +60,10 @@ class TorchRunner:
     def move(self, source: int, target: int) -> None:
         """Move one row's keys and values into a hole."""
         self._cache.move(source, target)
+
+    def _row_features(self, sequences: Rows[Sequence]) -> dict[str, torch.Tensor]:
+        rows = [sequence.prompt.row_features for sequence in sequences]
+        return {name: self._tensor([row[name] for row in rows]) for name in rows[0]}
 
     def _choose(self, logits: torch.Tensor, sequences: Rows[Sequence]) -> list[int]:
         params = [sequence.sampling for sequence in sequences]

@@ -20,9 +20,9 @@ def settings(**given):
 
 
 @cache
-def golden_model(adapter=None):
-    tuned = {} if adapter is None else {"ckpt_dir": str(INTERNVL2 / adapter)}
-    return load_model(settings(**tuned), report=lambda words: None)
+def golden_model(adapter=None, folder=INTERNVL2):
+    tuned = {} if adapter is None else {"ckpt_dir": str(folder / adapter)}
+    return load_model(settings(model_id_or_path=str(folder / "checkpoint"), **tuned), report=lambda words: None)
 
 
 def generate(runner, *sequences, max_num_seqs=8):

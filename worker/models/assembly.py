@@ -1,0 +1,36 @@
+"""From a configuration and original weights to a model in memory, by the conversions registered for its class."""
+
+from typing import Any
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from worker.models.family import LoadError
+from worker.models.weights import Weights
+
+
+def assemble(
+    model_class: Any,
+    config: Any,
+    weights: Weights,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str | dict[str, str] = "sdpa",
+) -> Any:
+    """Return the model in evaluation mode; raises LoadError unless every parameter is there.
+
+    `attention` names the attention function, or one for each part of the configuration.
+    """
+    disable_progress_bar()  # the weights report for themselves
+    model, loading = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=weights,
+        dtype=dtype,
+        device_map={"": device},
+        attn_implementation=attention,
+        output_loading_info=True,
+    )
+    if absent := sorted(loading["missing_keys"]) or sorted(loading["mismatched_keys"]):
+        raise LoadError(f"the checkpoint lacks {len(absent)} weights or has them in another shape, as {absent[0]}")
+    return model
