@@ -6,10 +6,10 @@ from pathlib import Path
 
 from shared.job import MediaKind, MediaPart, Message, Role, TextPart
 
-_GOLDEN = Path(__file__).parent / "golden"
-INTERNVL2 = _GOLDEN / "internvl2-2b"
-QWEN_VL = _GOLDEN / "qwen-vl-chat"
-YI_VL = _GOLDEN / "yi-vl-6b-chat"
+GOLDEN = Path(__file__).parent / "golden"
+INTERNVL2 = GOLDEN / "internvl2-2b"
+QWEN_VL = GOLDEN / "qwen-vl-chat"
+YI_VL = GOLDEN / "yi-vl-6b-chat"
 
 
 @dataclass(frozen=True)

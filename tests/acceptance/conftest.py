@@ -114,13 +114,13 @@ def client(stack: Stack) -> OpenAI:
 @pytest.fixture(scope="session")
 def media_url() -> Iterator[str]:
     """The golden pictures and clips on an HTTP server of this machine."""
-    served = partial(_Quiet, directory=str(INTERNVL2 / "media"))
+    served = partial(QuietFiles, directory=str(INTERNVL2 / "media"))
     with ThreadingHTTPServer(("127.0.0.1", 0), served) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class QuietFiles(SimpleHTTPRequestHandler):
     def log_message(self, *arguments: object) -> None:
         pass

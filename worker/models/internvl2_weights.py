@@ -14,9 +14,9 @@ from transformers import (
 )
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Chunk, ConversionOps, WeightConverter, WeightRenaming
-from transformers.utils.logging import disable_progress_bar
 
 from worker.models.family import LoadError
+from worker.models.native import build_native
 from worker.models.weights import Weights
 
 _TEXT_CONFIGS: dict[str, type[PretrainedConfig]] = {
@@ -141,16 +141,4 @@ def _translate_text(original: dict[str, Any]) -> PretrainedConfig:
 
 def build_model(config: InternVLConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Any:
     """Return the native model in evaluation mode; raises LoadError unless every parameter is there."""
-    disable_progress_bar()  # the weights report for themselves
-    model, loading = InternVL2ForConditionalGeneration.from_pretrained(
-        None,
-        config=config,
-        state_dict=weights,
-        dtype=dtype,
-        device_map={"": device},
-        attn_implementation="sdpa",
-        output_loading_info=True,
-    )
-    if absent := sorted(loading["missing_keys"]) or sorted(loading["mismatched_keys"]):
-        raise LoadError(f"the checkpoint lacks {len(absent)} weights or has them in another shape, as {absent[0]}")
-    return model
+    return build_native(InternVL2ForConditionalGeneration, config, weights, dtype, device)

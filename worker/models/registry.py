@@ -68,13 +68,15 @@ def _of_reference(reference: str) -> ModelType:
             return entry
         raise LoadError(f"{reference} is neither a directory nor a known hub id: add --model_type")
     config = read_json(Path(reference) / "config.json")
-    if config.get("model_type") == "internvl_chat":
-        return _internvl2(config.get("llm_config") or {})
-    if config.get("model_type") == "qwen" and "visual" in config:  # without it, a model of text alone
-        return MODEL_TYPES["qwen-vl-chat"]
-    if config.get("model_type") == "llava" and "mm_vision_tower" in config:  # named otherwise in transformers' Llava
-        return MODEL_TYPES[f"yi-vl-{'34b' if config.get('hidden_size') == _YI_34B_WIDTH else '6b'}-chat"]
-    raise LoadError(f"{reference} holds a model of type {config.get('model_type')}, which no family here serves")
+    match config.get("model_type"):
+        case "internvl_chat":
+            return _internvl2(config.get("llm_config") or {})
+        case "qwen" if "visual" in config:  # without it, a model of text alone
+            return MODEL_TYPES["qwen-vl-chat"]
+        case "llava" if "mm_vision_tower" in config:  # transformers' Llava has another name for it
+            return MODEL_TYPES[f"yi-vl-{'34b' if config.get('hidden_size') == _YI_34B_WIDTH else '6b'}-chat"]
+        case unknown:
+            raise LoadError(f"{reference} holds a model of type {unknown}, which no family here serves")
 
 
 def _internvl2(text: dict[str, object]) -> ModelType:

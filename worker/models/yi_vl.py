@@ -16,16 +16,16 @@ from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, ProcessorParam
 from worker.checkpoint import check_context, locate, read_sampling
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
-from worker.models.assembly import assemble
-from worker.models.conversation import check_room, find_pictures
 from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts
 from worker.models.memory import start_runner
+from worker.models.native import build_native
+from worker.models.pictures import find_pictures
 from worker.models.pixels import MEAN, to_pixels
+from worker.models.refusal import check_wishes
 from worker.models.tokenizer import read_vocabulary
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
-from worker.models.wishes import refuse_wishes
 from worker.models.yi_vl_weights import TOWER, YiVL, read_config
 from worker.prepare.image import MAX_PIXELS, decode_image
 from worker.settings import WorkerSettings
@@ -70,9 +70,8 @@ class YiVLChat:
         processor: ProcessorParams = AS_TRAINED,
     ) -> Prompt:
         """Render the conversation and square its pictures."""
-        refuse_wishes(processor)
-        pictures = find_pictures(messages)
-        check_room(pictures, self.picture_length, self.facts.max_model_len)
+        check_wishes(processor, known=())
+        pictures = find_pictures(messages, self.picture_length, self.facts.max_model_len)
         token_ids = self.render(messages)
         return Prompt(
             token_ids=tuple(token_ids),
@@ -142,7 +141,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> YiVLChat:
     check_context(settings.max_model_len, trained)
     device = choose_device()
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report, beside={TOWER: tower})
-    model = assemble(YiVL, config, weights, choose_dtype(settings.dtype, device), device)
+    model = build_native(YiVL, config, weights, choose_dtype(settings.dtype, device), device)
     runner = start_runner(model, settings, trained, report)
     vision = config.vision_config
     return YiVLChat(

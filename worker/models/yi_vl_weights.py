@@ -74,13 +74,14 @@ class YiVL(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         input_ids: torch.Tensor,
         pixel_values: torch.Tensor | None = None,
         image_positions: torch.Tensor | None = None,
+        logits_to_keep: int = 0,
         **arguments: Any,
     ) -> Any:
         """Read tokens as Llama does, after the rows of the pictures took `image_positions`, shape [rows]."""
         embeds = self.language_model.get_input_embeddings()(input_ids)
         if pixel_values is not None:
             embeds[0, image_positions] = self.see(pixel_values).flatten(0, 1).to(embeds.dtype)
-        return self.language_model(inputs_embeds=embeds, **arguments)
+        return self.language_model(inputs_embeds=embeds, logits_to_keep=logits_to_keep, **arguments)
 
 
 register_checkpoint_conversion_mapping(
@@ -94,7 +95,20 @@ register_checkpoint_conversion_mapping(
 )
 
 
-def find_tower(directory: Path, original: dict[str, Any]) -> Path:
+def read_config(directory: Path) -> tuple[LlavaConfig, Path]:
+    """Return the native configuration and the vision tower's folder.
+
+    Raises LoadError for a checkpoint that isn't Yi-VL's kind of Llava.
+    """
+    original = read_json(directory / "config.json")
+    for name, served in _SERVED.items():
+        if original.get(name) != served:
+            raise LoadError(f"the checkpoint has {name}={original.get(name)}; Yi-VL is served with {served}")
+    tower = _find_tower(directory, original)
+    return _translate_config(original, read_json(tower / "config.json")), tower
+
+
+def _find_tower(directory: Path, original: dict[str, Any]) -> Path:
     """Return the folder of the vision tower; a fine-tuning run may have recorded where it once lay."""
     named = Path(original["mm_vision_tower"])
     tower = directory.joinpath(*named.parts[-2:])  # as `vit/clip-vit-H-14-…`
@@ -103,11 +117,7 @@ def find_tower(directory: Path, original: dict[str, Any]) -> Path:
     return tower
 
 
-def translate_config(original: dict[str, Any], tower: dict[str, Any]) -> LlavaConfig:
-    """Return the native configuration; raises LoadError for a checkpoint that isn't Yi-VL's kind of Llava."""
-    for name, served in _SERVED.items():
-        if original.get(name) != served:
-            raise LoadError(f"the checkpoint has {name}={original.get(name)}; Yi-VL is served with {served}")
+def _translate_config(original: dict[str, Any], tower: dict[str, Any]) -> LlavaConfig:
     text = {name: original[name] for name in _TEXT_FIELDS & original.keys() if original[name] is not None}
     return LlavaConfig(
         text_config=LlamaConfig(**text),
@@ -115,10 +125,3 @@ def translate_config(original: dict[str, Any], tower: dict[str, Any]) -> LlavaCo
         vision_feature_layer=original["mm_vision_select_layer"],
         tie_word_embeddings=original.get("tie_word_embeddings", False),
     )
-
-
-def read_config(directory: Path) -> tuple[LlavaConfig, Path]:
-    """Return the native configuration and the vision tower's folder."""
-    original = read_json(directory / "config.json")
-    tower = find_tower(directory, original)
-    return translate_config(original, read_json(tower / "config.json")), tower

@@ -1,17 +1,18 @@
-"""From a configuration and original weights to a model in memory, by the conversions registered for its class."""
+"""From a configuration and lazily read weights to a native model on its device."""
 
 from typing import Any
 
 import torch
+from transformers import PretrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from worker.models.family import LoadError
 from worker.models.weights import Weights
 
 
-def assemble(
+def build_native(
     model_class: Any,
-    config: Any,
+    config: PretrainedConfig,
     weights: Weights,
     dtype: torch.dtype,
     device: torch.device,
@@ -29,6 +30,7 @@ def assemble(
         dtype=dtype,
         device_map={"": device},
         attn_implementation=attention,
+        ignore_mismatched_sizes=True,  # told below, like everything else that is wrong
         output_loading_info=True,
     )
     if absent := sorted(loading["missing_keys"]) or sorted(loading["mismatched_keys"]):
