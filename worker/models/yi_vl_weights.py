@@ -118,10 +118,11 @@ def _find_tower(directory: Path, original: dict[str, Any]) -> Path:
 
 
 def _translate_config(original: dict[str, Any], tower: dict[str, Any]) -> LlavaConfig:
+    vision = tower.get("vision_config") or tower  # whole CLIP's configuration, or its tower's alone
     text = {name: original[name] for name in _TEXT_FIELDS & original.keys() if original[name] is not None}
     return LlavaConfig(
         text_config=LlamaConfig(**text),
-        vision_config=CLIPVisionConfig(**{name: tower[name] for name in _VISION_FIELDS & tower.keys()}),
+        vision_config=CLIPVisionConfig(**{name: vision[name] for name in _VISION_FIELDS & vision.keys()}),
         vision_feature_layer=original["mm_vision_select_layer"],
         tie_word_embeddings=original.get("tie_word_embeddings", False),
     )

@@ -83,6 +83,13 @@ def test_grounding_survives_decoding_and_other_control_tokens_do_not(model):
     assert model.prepare(user("hello"), {}).tokenizer.decode(answer) == "<ref>a dog</ref>"
 
 
+@pytest.mark.parametrize("text", [" " * 300_000, "\n" * 300_000, "a" * 300_000, "!\ud7ff\u0301\x00" * 50_000])
+def test_endless_text_is_read_like_any_other(model, text):
+    token_ids = model.vocabulary.encode(text)
+
+    assert text == model.vocabulary.decode(token_ids)
+
+
 @pytest.mark.parametrize(
     ("messages", "error"),
     [
