@@ -1,4 +1,4 @@
-"""What a media address may be: an http(s) URL, a data: URI or bare base64. Nothing on this machine."""
+"""What a media address may be: an http(s) URL, a data: URI or bare base64. Files are `api.directory`'s."""
 
 import binascii
 import re
@@ -34,7 +34,7 @@ def _contained(source: MediaSource) -> bytes:
         return unquote_to_bytes(payload)
     if len(source.address) < _MIN_BASE64_LENGTH or not _BASE64.fullmatch(source.address):
         raise InvalidMedia(
-            f"The {source.kind} is neither an http(s) URL nor a data: URI nor base64. Files of the server can't be"
+            f"The {source.kind} is neither an http(s) URL nor a data: URI nor base64, nor a file that this server may"
             " read; send the file's content as data:<type>;base64,<content>.",
             param=source.param,
         )

@@ -9,7 +9,7 @@ from api.auth import ApiKeyGuard
 from api.errors import translate_errors
 from api.gateway import open_gateway
 from api.limit import BodyLimit
-from api.routes import chat, health, models
+from api.routes import adapters, chat, events, health, models
 from api.settings import ApiSettings
 
 
@@ -25,6 +25,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(ApiKeyGuard, api_key=settings.api_key)
     translate_errors(app)
-    for router in (chat.router, models.router, health.router):
+    for router in (chat.router, events.router, models.router, adapters.router, health.router):
         app.include_router(router)
     return app

@@ -1,7 +1,8 @@
 """Events to answers: chunk by chunk as SSE frames, or folded into one. Pure."""
 
 from collections.abc import AsyncIterator, Iterable
-from typing import assert_never
+from dataclasses import dataclass
+from typing import Self, assert_never
 
 import msgspec
 
@@ -9,7 +10,7 @@ from api.errors import error_body
 from api.schema import response as schema
 from shared.errors import JobError, StreamInterrupted, job_error
 from shared.events import Failed, Finished, FinishReason, JobEvent, Started, TextDelta, Usage
-from shared.job import ChatJob
+from shared.job import ChatJob, JobId
 
 DONE = b"data: [DONE]\n\n"
 
@@ -48,14 +49,28 @@ def error_frame(error: JobError) -> bytes:
     return b"data: %b\n\n" % error_body(error)
 
 
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What every chunk of one answer repeats."""
+
+    id: JobId
+    model: str
+    created: int
+
+    @classmethod
+    def of(cls, job: ChatJob) -> Self:
+        """The heading of a job's answer."""
+        return cls(job.id, job.asked_model, int(job.created_s))
+
+
 class ChunkWriter:
     """Writes one job's events as SSE frames, at the least cost per token.
 
     What doesn't change from chunk to chunk is cut out of the schema's own JSON once.
     """
 
-    def __init__(self, job: ChatJob, *, includes_usage: bool) -> None:
-        self._job = job
+    def __init__(self, heading: Heading, *, includes_usage: bool) -> None:
+        self._heading = heading
         self._includes_usage = includes_usage
         marked = self._chunk(schema.ChunkChoice(delta=schema.Delta(content="|")))
         head, _, tail = marked.rpartition(b'"|"')
@@ -91,7 +106,11 @@ class ChunkWriter:
 
     def _chunk(self, *choices: schema.ChunkChoice, usage: schema.Usage | None = None) -> bytes:
         chunk = schema.ChatCompletionChunk(
-            id=self._job.id, created=int(self._job.created_s), model=self._job.model, choices=[*choices], usage=usage
+            id=self._heading.id,
+            created=self._heading.created,
+            model=self._heading.model,
+            choices=[*choices],
+            usage=usage,
         )
         return chunk.model_dump_json(exclude=None if self._includes_usage else {"usage"}).encode()
 
@@ -102,7 +121,7 @@ def _completion(job: ChatJob, text: str, event: Finished) -> schema.ChatCompleti
     return schema.ChatCompletion(
         id=job.id,
         created=int(job.created_s),
-        model=job.model,
+        model=job.asked_model,
         choices=[schema.Choice(message=schema.AnswerMessage(content=text), finish_reason=event.reason)],
         usage=_usage(event.usage),
     )

@@ -10,6 +10,7 @@ import httpcore2
 import httpx2
 
 from api.address import decode, is_url
+from api.directory import MediaDirectory
 from api.media import MediaSource
 from api.network import CheckedNetwork, ForbiddenAddress
 from api.settings import ApiSettings
@@ -55,6 +56,8 @@ class MediaFetcher:
     def __init__(self, settings: ApiSettings, network: CheckedNetwork) -> None:
         self._max_bytes = settings.max_media_bytes
         self._timeout_s = settings.media_timeout_s
+        root = settings.allowed_local_media_path
+        self._directory = None if root is None else MediaDirectory(root)
         self._client = httpx2.AsyncClient(
             transport=_CheckedTransport(network),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -88,7 +91,10 @@ class MediaFetcher:
         if is_url(source.address):
             async with turn:
                 return await self._download(source, budget)
-        if len(source.address) <= MAX_INLINE_DECODE:
+        if self._directory is not None and (path := self._directory.find(source.address)) is not None:
+            async with turn:
+                content = await asyncio.to_thread(self._directory.read, path, source, self._max_bytes)
+        elif len(source.address) <= MAX_INLINE_DECODE:
             content = decode(source)
         else:
             content = await asyncio.to_thread(decode, source)

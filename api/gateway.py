@@ -8,12 +8,14 @@ from uuid import uuid4
 from fastapi import Request
 from redis.asyncio import Redis
 
+from api.adapters import AdapterDesk
 from api.dispatch import Dispatcher
 from api.fetch import MediaFetcher
 from api.intake import Intake
 from api.network import CheckedNetwork, is_public
 from api.queue import JobQueue
 from api.registry import WorkerRegistry
+from api.replay import AnswerLog
 from api.settings import ApiSettings
 from api.store import MediaStore
 from api.subscriber import EventSubscriber
@@ -29,6 +31,8 @@ class Gateway:
     registry: WorkerRegistry
     intake: Intake
     dispatcher: Dispatcher
+    answers: AnswerLog
+    adapters: AdapterDesk
 
 
 @asynccontextmanager
@@ -37,11 +41,13 @@ async def open_gateway(settings: ApiSettings) -> AsyncIterator[Gateway]:
     gateway_id = uuid4().hex
     async with open_redis(settings) as redis, MediaFetcher(settings, _media_network(settings)) as fetcher:
         registry = WorkerRegistry(redis)
-        intake = Intake(settings, gateway_id, registry, fetcher, MediaStore(redis))
+        store = MediaStore(redis)
+        intake = Intake(settings, gateway_id, registry, fetcher, store)
         subscriber = EventSubscriber(redis, gateway_id)
-        dispatcher = Dispatcher(JobQueue(redis), subscriber)
+        dispatcher = Dispatcher(JobQueue(redis, settings.max_queue_len), store, subscriber, registry)
         async with subscriber.listening(), dispatcher.running():
-            yield Gateway(settings, redis, registry, intake, dispatcher)
+            answers, adapters = AnswerLog(redis, settings.request_timeout_s), AdapterDesk(redis, registry)
+            yield Gateway(settings, redis, registry, intake, dispatcher, answers, adapters)
 
 
 def _media_network(settings: ApiSettings) -> CheckedNetwork:

@@ -1,20 +1,16 @@
 """From a request to a job: find the model, check, fetch and store media. It only puts the steps in order."""
 
-import asyncio
-import math
 import time
 
 from api.fetch import MediaFetcher
 from api.media import MediaSource, Turn, place_media, sources_of
+from api.order import Order
 from api.registry import WorkerRegistry
 from api.schema.request import ChatCompletionRequest
 from api.settings import ApiSettings
 from api.store import MediaStore
 from api.validation import chat_job, check_media, processor_params, validate
-from shared.job import ChatJob, MediaPart, Message
-
-MEDIA_MARGIN_S = 60
-"""Media outlive their request's deadline by this."""
+from shared.job import MediaPart, Message
 
 
 class Intake:
@@ -29,7 +25,7 @@ class Intake:
         self._fetcher = fetcher
         self._store = store
 
-    async def accept(self, request: ChatCompletionRequest) -> ChatJob:
+    async def accept(self, request: ChatCompletionRequest) -> Order:
         """Agree on the job, or raise the JobError that says why not."""
         created_s = time.time()
         worker = await self._registry.find(request.model)
@@ -37,16 +33,13 @@ class Intake:
         processor = processor_params(request, worker)
         turns = place_media(request)
         check_media(sources_of(turns), worker, self._settings.max_media)
-        messages = await self._stored(turns)
-        timeout_s = self._settings.request_timeout_s
-        return chat_job(worker.model, self._gateway, messages, sampling, processor, created_s, timeout_s)
-
-    async def _stored(self, turns: tuple[Turn, ...]) -> tuple[Message, ...]:
         contents = await self._fetcher.fetch(sources_of(turns))
-        ttl_s = math.ceil(self._settings.request_timeout_s) + MEDIA_MARGIN_S
-        stored = await asyncio.gather(*(self._store.put(content, ttl_s) for content in contents.values()))
+        timeout_s = self._settings.request_timeout_s
+        stored = await self._store.put_all(contents.values(), created_s + timeout_s)
         sha256s = dict(zip(contents, stored, strict=True))
-        return tuple(_message(turn, sha256s) for turn in turns)
+        messages = tuple(_message(turn, sha256s) for turn in turns)
+        job = chat_job(worker.model, request.model, self._gateway, messages, sampling, processor, created_s, timeout_s)
+        return Order(job, tuple(contents.values()))
 
 
 def _message(turn: Turn, sha256s: dict[str, str]) -> Message:

@@ -1,7 +1,7 @@
 """One job's events on their way to its client: in order, each once, gaps filled from the job's log."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import chain, groupby
 
 from redis.asyncio import Redis
@@ -9,8 +9,8 @@ from redis.exceptions import RedisError
 
 from shared import keys, wire
 from shared.errors import JobError, StreamInterrupted
-from shared.events import JobEvent, TextDelta
-from shared.job import JobId
+from shared.events import JobEvent, TextDelta, is_terminal
+from shared.job import JobId, Progress
 
 MAX_WAITING = 64
 """Events that may wait for a slow reader before their text is joined."""
@@ -18,12 +18,21 @@ REDIS_PAUSE_S = 0.5
 """Pause before the log is read again when Redis is away."""
 
 
+SILENCE_S = 10.0
+"""A job that says nothing for this long is looked up."""
+
+Requeue = Callable[[Progress], Awaitable[None]]
+"""Queues a forgotten job again, from where its client stands."""
+
+
 class Mailbox:
     """Filled by the subscriber, emptied by the one reader of the job's stream."""
 
-    def __init__(self, job_id: JobId, redis: Redis) -> None:
+    def __init__(self, job_id: JobId, redis: Redis, requeue: Requeue) -> None:
         self._job_id = job_id
         self._redis = redis
+        self._requeue = requeue
+        self._token_ids: list[int] = []
         self._waiting: list[JobEvent] = []
         self._ready = asyncio.Event()
         self._last_seq = 0
@@ -60,13 +69,23 @@ class Mailbox:
             if self._may_miss:
                 await self._catch_up()
             else:
-                self._ready.clear()
-                await self._ready.wait()
+                await self._listen()
         taken, self._waiting = self._waiting, []
         return taken
 
+    async def _listen(self) -> None:
+        """Wait for an event, and look into the log if none comes for long: the last one may have been missed."""
+        self._ready.clear()
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                await self._ready.wait()
+        except TimeoutError:
+            self._may_miss = True
+
     def _append(self, event: JobEvent) -> None:
         self._last_seq = event.seq
+        if isinstance(event, TextDelta):
+            self._token_ids += event.token_ids
         self._waiting.append(event)
         if len(self._waiting) > MAX_WAITING:
             self._waiting = list(_joined(self._waiting))
@@ -75,25 +94,34 @@ class Mailbox:
     async def _catch_up(self) -> None:
         newest_seq = self._newest_seq
         try:
-            events = await self._read_log()
+            if await self._read_log():
+                await self._requeue(Progress(last_seq=self._last_seq, token_ids=tuple(self._token_ids)))
+                self._newest_seq = self._last_seq
+                return
         except RedisError:
+            self._may_miss = True
             await asyncio.sleep(REDIS_PAUSE_S)
             return
-        for event in events:
-            if event.seq == self._last_seq + 1:
-                self._append(event)
         if self._last_seq < newest_seq:
             raise StreamInterrupted("Part of the answer was lost on its way; please ask again.")
 
-    async def _read_log(self) -> list[JobEvent]:
-        """Read what follows the last event; a read that is cut short is to be done again."""
+    async def _read_log(self) -> bool:
+        """Take what follows the last event; return whether Redis has forgotten the job.
+
+        An open job has its payload, or a log that ends. A read that is cut short is to be done again.
+        """
         entries = None
         self._may_miss = False
         try:
+            is_known = await self._redis.exists(keys.payload(self._job_id))
             entries = await self._redis.xrange(keys.log(self._job_id), min=f"{self._last_seq + 1}-0")
         finally:
             self._may_miss = self._may_miss or entries is None
-        return [self._decode(fields[b"e"]) for _, fields in entries]
+        for _, fields in entries:
+            event = self._decode(fields[b"e"])
+            if event.seq == self._last_seq + 1:
+                self._append(event)
+        return not is_known and not (self._waiting and is_terminal(self._waiting[-1]))
 
     def _decode(self, encoded: bytes) -> JobEvent:
         try:

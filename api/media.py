@@ -9,24 +9,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from api.schema.request import ChatCompletionRequest, ChatMessage, ImageContent, TextContent, VideoContent
+from api.schema.request import (
+    AudioContent,
+    ChatCompletionRequest,
+    ChatMessage,
+    ImageContent,
+    InputAudioContent,
+    TextContent,
+    VideoContent,
+)
 from shared.errors import InvalidRequest
 from shared.job import MediaKind, Role, TextPart
 
 _ROLES = {"developer": Role.SYSTEM}
-_TAGS = re.compile(r"<(?P<kind>img|video)>(?P<address>[^<]+)</(?P=kind)>|<(?P<place>image|video)>")
-_KINDS = {"img": MediaKind.IMAGE, "image": MediaKind.IMAGE, "video": MediaKind.VIDEO}
-_LISTS = {MediaKind.VIDEO: "videos", MediaKind.IMAGE: "images"}
+_TAGS = re.compile(r"<(?P<kind>img|video|audio)>(?P<address>[^<]+)</(?P=kind)>|<(?P<place>image|video|audio)>")
+_KINDS = {"img": MediaKind.IMAGE, "image": MediaKind.IMAGE, "video": MediaKind.VIDEO, "audio": MediaKind.AUDIO}
+_LISTS = {MediaKind.VIDEO: "videos", MediaKind.IMAGE: "images", MediaKind.AUDIO: "audios"}
 """The top-level field of each kind, in the order in which media without a tag are put in front."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaSource:
-    """One picture or clip as the client named it."""
+    """One picture, clip or recording as the client named it."""
 
     kind: MediaKind
     address: str
-    """A URL, a data: URI or bare base64; not checked yet."""
+    """A URL, a data: URI, bare base64 or a file's name; not checked yet."""
     param: str
     """Where it was written, as `messages[0].content[1].image_url`."""
     is_inline: bool = False
@@ -92,6 +100,11 @@ def _parts(message: ChatMessage, param: str) -> Iterator[_Part]:
                 yield MediaSource(MediaKind.IMAGE, content.image_url.url, f"{here}.image_url")
             case VideoContent():
                 yield MediaSource(MediaKind.VIDEO, content.video_url.url, f"{here}.video_url")
+            case AudioContent():
+                yield MediaSource(MediaKind.AUDIO, content.audio_url.url, f"{here}.audio_url")
+            case InputAudioContent():  # a data: URI, so that it is never taken for anything but base64
+                address = f"data:audio/{content.input_audio.format};base64,{content.input_audio.data}"
+                yield MediaSource(MediaKind.AUDIO, address, f"{here}.input_audio")
 
 
 def _split(text: str, param: str) -> Iterator[_Part]:

@@ -1,6 +1,7 @@
 """Carries a job's stream to its client as server-sent events, and notices when the client leaves."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -11,8 +12,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from api.completion import ChunkWriter, error_frame
-from shared.errors import JobError
+from shared.errors import InternalError, JobError
 from shared.events import JobEvent
+
+logger = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
@@ -40,12 +43,16 @@ async def _frames(
     writer: ChunkWriter, first: list[JobEvent], batches: AsyncIterator[list[JobEvent]]
 ) -> AsyncIterator[bytes]:
     try:
-        yield writer.frames(first)
+        if first:
+            yield writer.frames(first)
         async for events in batches:
             if frames := writer.frames(events):
                 yield frames
     except JobError as error:
         yield error_frame(error)
+    except Exception:  # the stream's outermost boundary: a client must never take a break for an end
+        logger.exception("a stream broke")
+        yield error_frame(InternalError())
 
 
 async def while_connected(request: Request, answer: Coroutine[Any, Any, _Result]) -> _Result:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import DirectoryPath, Field, SecretStr
 
 from shared.settings import Settings
 
@@ -15,7 +15,11 @@ class ApiSettings(Settings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on.")
     api_key: SecretStr | None = Field(None, description="Key that clients must send as a bearer token.")
+    allow_unauthenticated_lora: bool = Field(
+        False, description="Load and unload adapters where no API key is set (a trusted network only)."
+    )
     request_timeout_s: float = Field(600.0, gt=0, description="Longest time from acceptance to the last token.")
+    max_queue_len: int = Field(1000, gt=0, description="Most requests that may wait for one model; more are refused.")
     first_event_wait_s: float = Field(
         20.0, gt=0, description="Wait this long for the first token before a stream answers 200 and keep-alives begin."
     )
@@ -23,8 +27,11 @@ class ApiSettings(Settings):
     drain_timeout_s: float = Field(30.0, ge=0, description="After SIGTERM, running answers may take this long to end.")
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body.")
     max_media_bytes: int = Field(64 * 2**20, gt=0, description="Most bytes of media in one request.")
-    max_media: int = Field(64, gt=0, description="Most pictures and clips in one request.")
-    media_timeout_s: float = Field(20.0, gt=0, description="Longest time to fetch one picture or clip.")
+    max_media: int = Field(64, gt=0, description="Most pictures, clips and recordings in one request.")
+    media_timeout_s: float = Field(20.0, gt=0, description="Longest time to fetch one of them.")
+    allowed_local_media_path: DirectoryPath | None = Field(
+        None, description="Directory of the gateway's machine whose files requests may name as media."
+    )
     allow_private_media_hosts: bool = Field(
         False, description="Fetch media from loopback and private addresses too (a trusted network only)."
     )

@@ -2,11 +2,16 @@
 
 import asyncio
 import hashlib
+import math
+import time
+from collections.abc import Iterable
 
 from redis.asyncio import Redis
 
 from shared import keys
 
+MARGIN_S = 60
+"""Media outlive their request's deadline by this."""
 MAX_INLINE_HASH = 2**20
 """Bytes that are hashed in the event loop; more is hashed in a thread."""
 
@@ -16,6 +21,11 @@ class MediaStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+
+    async def put_all(self, contents: Iterable[bytes], deadline_s: float) -> list[str]:
+        """Keep these for as long as a request with this deadline may need them; return their hashes."""
+        ttl_s = math.ceil(deadline_s - time.time()) + MARGIN_S
+        return await asyncio.gather(*(self.put(content, ttl_s) for content in contents))
 
     async def put(self, content: bytes, ttl_s: int) -> str:
         """Keep the bytes for this long from now; return their hash. Bytes that are there already aren't sent again."""

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError, RedisError
 
-from api.mailbox import Mailbox
+from api.mailbox import Mailbox, Requeue
 from shared import keys, wire
 from shared.job import JobId
 
@@ -34,9 +34,9 @@ class EventSubscriber:
         self._mailboxes: dict[JobId, Mailbox] = {}
 
     @contextmanager
-    def open(self, job_id: JobId) -> Iterator[Mailbox]:
+    def open(self, job_id: JobId, requeue: Requeue) -> Iterator[Mailbox]:
         """Collect the job's events from now on; to be entered before the job is enqueued."""
-        mailbox = self._mailboxes[job_id] = Mailbox(job_id, self._redis)
+        mailbox = self._mailboxes[job_id] = Mailbox(job_id, self._redis, requeue)
         try:
             yield mailbox
         finally:

@@ -33,7 +33,7 @@ def check_media(sources: Sequence[MediaSource], worker: WorkerInfo, max_media: i
             )
     if len(sources) > max_media:
         raise InvalidRequest(
-            f"The request has {len(sources)} pictures and clips; at most {max_media} are accepted.",
+            f"The request has {len(sources)} pictures, clips and recordings; at most {max_media} are accepted.",
             param=sources[max_media].param,
         )
 
@@ -44,11 +44,12 @@ def processor_params(request: ChatCompletionRequest, worker: WorkerInfo) -> Proc
         return AS_TRAINED
     if not worker.modalities:
         raise InvalidRequest(f"The model {worker.model!r} takes text only.", param="mm_processor_kwargs")
-    return ProcessorParams(num_frames=asked.num_frames, max_num=asked.max_num)
+    return ProcessorParams(**asked.model_dump())
 
 
 def chat_job(
     model: str,
+    asked_model: str,
     gateway: str,
     messages: tuple[Message, ...],
     sampling: SamplingParams,
@@ -56,7 +57,7 @@ def chat_job(
     created_s: float,
     timeout_s: float,
 ) -> ChatJob:
-    """Name the job and fix its deadline."""
+    """Name the job and fix its deadline; a model asked for by another name is an adapter of the one that serves."""
     return ChatJob(
         id=JobId(f"chatcmpl-{uuid4().hex}"),
         model=model,
@@ -66,6 +67,7 @@ def chat_job(
         processor=processor,
         created_s=created_s,
         deadline_s=created_s + timeout_s,
+        adapter=None if asked_model == model else asked_model,
     )
 
 

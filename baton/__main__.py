@@ -20,6 +20,7 @@ class Command:
 
 COMMANDS = {
     "deploy": Command("baton.deploy", "all", "serve a model on this machine: Redis, a gateway and workers at once"),
+    "chat": Command("baton.chat", "all", "talk to a running server"),
     "worker": Command("worker.__main__", "worker", "run one worker"),
     "api": Command("api.__main__", "api", "run one gateway"),
 }

@@ -87,8 +87,11 @@ async def _watch(server: EmbeddedRedis) -> None:
 
 
 def _greet(settings: DeploySettings, url: str, workers: list[WorkerInfo]) -> None:
-    model, devices = workers[0].model, ", ".join(sorted({worker.device for worker in workers}))
-    lines = ["", f"{model} is ready at {url}/v1 (workers: {len(workers)}, device: {devices}). Ask it:", ""]
+    served, devices = (
+        " + ".join([workers[0].model, *workers[0].adapters]),
+        ", ".join(sorted({w.device for w in workers})),
+    )
+    lines = ["", f"{served} is ready at {url}/v1 (workers: {len(workers)}, device: {devices}). Ask it:", ""]
     if settings.api_key is not None:
         lines += ["export BATON_API_KEY=…  # the key that you chose"]
     lines += [curl_command(url, workers[0], needs_key=settings.api_key is not None), "", "Ctrl-C ends it.", ""]

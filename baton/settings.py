@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field, SecretStr
@@ -30,4 +31,4 @@ def environment(settings: Settings, reader: type[Settings]) -> dict[str, str]:
 def _text(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    return value if isinstance(value, str) else json.dumps(value)
+    return str(value) if isinstance(value, str | Path) else json.dumps(value)

@@ -9,9 +9,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from typing import Any
 
+import uvicorn
 from redis.asyncio import Redis
 
 from baton.embedded import EmbeddedRedis, free_port
@@ -36,6 +38,12 @@ BODY = json.dumps(
 REQUEST = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+)
+
+CHUNK = (
+    b'id: 12\ndata: {"id":"chatcmpl-0123456789abcdef0123456789abcdef","object":"chat.completion.chunk",'
+    b'"created":1790000000,"model":"fake",'
+    b'"choices":[{"index":0,"delta":{"content":" quick"},"finish_reason":null}]}\n\n'
 )
 
 
@@ -134,9 +142,24 @@ async def measure_gateway(itl_ms: float) -> tuple[float, float]:
 async def measure_bare() -> tuple[float, float]:
     """The limit: the same server software, writing the same chunks one by one from memory."""
     port = free_port()
-    with running(GATEWAY_CORE, "benchmarks.bare", str(port)) as server:
+    with running(GATEWAY_CORE, "benchmarks.gateway", str(port)) as server:
         await serving(port)
         return await measure(port, server.pid)
+
+
+async def write_for_ever(
+    scope: MutableMapping[str, Any],
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+) -> None:
+    """ASGI application: the same bytes as fast as the server takes them."""
+    if scope["type"] != "http":
+        return
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    while True:
+        await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
+        await asyncio.sleep(0)
 
 
 async def main() -> None:
@@ -153,4 +176,8 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    if len(sys.argv) > 1:
+        limits = {"loop": "uvloop", "http": "httptools", "log_level": "warning", "lifespan": "off"}
+        uvicorn.run(write_for_ever, port=int(sys.argv[1]), **limits)
+    else:
+        asyncio.run(main())

@@ -132,7 +132,7 @@ async def main() -> None:
     """Print the table; several rounds, because the machine has moods of its own."""
     with EmbeddedRedis() as server:
         redis: Redis = Redis.from_url(server.url)
-        baton, stock = JobQueue(redis), ArqRedis(redis.connection_pool)
+        baton, stock = JobQueue(redis, max_queue_len=1000), ArqRedis(redis.connection_pool)
         print(f"{'pick-up by an idle worker':28}{'p50 ms':>9}{'p95 ms':>9}{'p99 ms':>9}{'p50 / bare':>12}")
         for _ in range(NUM_ROUNDS):
             floor = await measure(

@@ -7,12 +7,15 @@ from shared.job import MediaKind
 
 _PICTURES = (MediaKind.IMAGE,)
 _VISION = (MediaKind.IMAGE, MediaKind.VIDEO)
+_QWEN2_AUDIO = "Qwen/Qwen2-Audio-7B-Instruct"
 
 
 class Family(StrEnum):
     """One file of `worker/models/` each."""
 
     INTERNVL2 = "internvl2"
+    QWEN2_AUDIO = "qwen2_audio"
+    MINICPMV = "minicpmv"
     QWEN_VL = "qwen_vl"
     YI_VL = "yi_vl"
     FAKE = "fake"
@@ -34,6 +37,11 @@ def _internvl2(size: str, repository: str) -> ModelType:
     return ModelType(f"internvl2-{size}", Family.INTERNVL2, hub_id, hub_id, _VISION)
 
 
+def _minicpmv(version: str, repository: str, *modalities: MediaKind) -> ModelType:
+    hub_ids = f"openbmb/{repository}", f"OpenBMB/{repository}"
+    return ModelType(f"minicpm-v-v{version}-chat", Family.MINICPMV, *hub_ids, modalities)
+
+
 MODEL_TYPES: dict[str, ModelType] = {
     entry.name: entry
     for entry in (
@@ -44,6 +52,9 @@ MODEL_TYPES: dict[str, ModelType] = {
         _internvl2("26b", "InternVL2-26B"),
         _internvl2("40b", "InternVL2-40B"),
         _internvl2("76b", "InternVL2-Llama3-76B"),
+        ModelType("qwen2-audio-7b-instruct", Family.QWEN2_AUDIO, _QWEN2_AUDIO, _QWEN2_AUDIO, (MediaKind.AUDIO,)),
+        _minicpmv("2_5", "MiniCPM-Llama3-V-2_5", MediaKind.IMAGE),
+        _minicpmv("2_6", "MiniCPM-V-2_6", *_VISION),
         ModelType("qwen-vl-chat", Family.QWEN_VL, "Qwen/Qwen-VL-Chat", "qwen/Qwen-VL-Chat", _PICTURES),
         ModelType("yi-vl-6b-chat", Family.YI_VL, "01-ai/Yi-VL-6B", "01ai/Yi-VL-6B", _PICTURES),
         ModelType("yi-vl-34b-chat", Family.YI_VL, "01-ai/Yi-VL-34B", "01ai/Yi-VL-34B", _PICTURES),

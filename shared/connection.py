@@ -15,11 +15,14 @@ logger = logging.getLogger(__name__)
 RETRY_PAUSE_S = 1.0
 
 
-def open_redis(settings: Settings) -> Redis:
-    """Return a client that retries a lost connection; whoever opens it closes it."""
+def open_redis(settings: Settings, num_retries: int = 5) -> Redis:
+    """Return a client that tries a command again after a lost connection; whoever opens it closes it.
+
+    The pauses grow to a second each: five retries give up after about two seconds.
+    """
     client: Redis = Redis.from_url(
         settings.redis_url.get_secret_value(),
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=5),
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=num_retries),
         retry_on_error=[ConnectionError, TimeoutError],
         health_check_interval=30,
     )

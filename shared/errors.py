@@ -2,10 +2,13 @@
 
 JobError
 ├── InvalidRequest              the client can mend it; `param` names the field
-│   ├── InvalidMedia            a picture, clip or its address is unusable
+│   ├── InvalidMedia            a picture, clip, recording or its address is unusable
 │   ├── ContextLengthExceeded   prompt and answer do not fit (known only in the worker)
-│   └── ModelNotFound           nobody ever served a model of that name
+│   ├── ModelNotFound           nobody ever served a model of that name
+│   └── CompletionNotFound      nobody ever asked for that answer, or too long ago
 ├── InvalidApiKey               missing or wrong key
+├── QueueFull                   too many requests wait already; it says when to come back
+├── PermissionDenied            the server is not set up to let clients ask for that
 ├── ModelUnavailable            the name is known, but no live worker serves it
 ├── DeadlineExceeded            the answer took longer than the request may take
 ├── WorkerLost                  the job took its workers down and is not tried again
@@ -23,7 +26,10 @@ class ErrorCode(StrEnum):
     INVALID_MEDIA = "invalid_media"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     MODEL_NOT_FOUND = "model_not_found"
+    COMPLETION_NOT_FOUND = "completion_not_found"
     INVALID_API_KEY = "invalid_api_key"
+    QUEUE_FULL = "queue_full"
+    PERMISSION_DENIED = "permission_denied"
     MODEL_UNAVAILABLE = "model_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     WORKER_LOST = "worker_lost"
@@ -49,7 +55,7 @@ class InvalidRequest(JobError):
 
 
 class InvalidMedia(InvalidRequest):
-    """A picture or clip can't be fetched, read or decoded."""
+    """A picture, clip or recording can't be fetched, read or decoded."""
 
     code = ErrorCode.INVALID_MEDIA
 
@@ -66,10 +72,32 @@ class ModelNotFound(InvalidRequest):
     code = ErrorCode.MODEL_NOT_FOUND
 
 
+class CompletionNotFound(InvalidRequest):
+    """No answer of that id is kept."""
+
+    code = ErrorCode.COMPLETION_NOT_FOUND
+
+
 class InvalidApiKey(JobError):
     """The API key is missing or wrong."""
 
     code = ErrorCode.INVALID_API_KEY
+
+
+class QueueFull(JobError):
+    """As many requests wait for the model as may."""
+
+    code = ErrorCode.QUEUE_FULL
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int = 1) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = retry_after_s
+
+
+class PermissionDenied(JobError):
+    """The server is not set up to let anybody ask for that."""
+
+    code = ErrorCode.PERMISSION_DENIED
 
 
 class ModelUnavailable(JobError):
@@ -112,7 +140,10 @@ _CLASSES: dict[ErrorCode, type[JobError]] = {
         InvalidMedia,
         ContextLengthExceeded,
         ModelNotFound,
+        CompletionNotFound,
         InvalidApiKey,
+        QueueFull,
+        PermissionDenied,
         ModelUnavailable,
         DeadlineExceeded,
         WorkerLost,

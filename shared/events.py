@@ -39,6 +39,9 @@ class Started(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
     """The first token is there: nothing the client sent can be refused any more."""
 
     prompt_tokens: int
+    model: str
+    """The id the client asked for; with the time, what a resumed stream repeats in each chunk."""
+    created_s: float
 
 
 class TextDelta(_Event, frozen=True, array_like=True, tag=True, kw_only=True):

@@ -6,6 +6,9 @@ import msgspec
 
 from shared.job import MediaKind, SamplingParams
 
+ADAPTER_NAME = r"\w[\w.:/@+-]{0,127}"
+"""What an adapter may be called: it is a model id, and the command line separates names by blanks."""
+
 
 class WorkerState(StrEnum):
     """Where a worker stands in its life."""
@@ -38,7 +41,13 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Sequences the worker decodes at once."""
     running: int = 0
     """Jobs it holds now."""
+    jobs_per_s: float = 0.0
+    """Jobs ended per second, over the last half minute."""
     started_s: float = 0.0
     """Unix time the process started."""
     progress: str = ""
     """While loading: what is being done and how far it is, in a few words."""
+    adapters: tuple[str, ...] = ()
+    """Ids of the adapters it serves beside the model."""
+    refused_adapters: dict[str, str] = {}
+    """Adapters it was to load and can't, and why."""

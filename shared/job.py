@@ -73,10 +73,21 @@ class ProcessorParams(msgspec.Struct, frozen=True, kw_only=True):
     """Frames taken from each clip."""
     max_num: int | None = None
     """Most tiles of each picture, its thumbnail not counted (InternVL's name)."""
+    max_slice_nums: int | None = None
+    """Most slices of each picture or frame; 1 is never slicing (MiniCPM-V's name)."""
+    use_image_id: bool | None = None
+    """Whether pictures are numbered in the prompt (MiniCPM-V's name)."""
 
 
 AS_TRAINED = ProcessorParams()
 """No wish: media are prepared as the model's authors prepare them."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """What the client has of the answer already; only a job queued again after Redis forgot it carries one."""
+
+    last_seq: int = 0
+    token_ids: tuple[int, ...] = ()
 
 
 class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +105,15 @@ class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     messages: tuple[Message, ...]
     sampling: SamplingParams
     processor: ProcessorParams = AS_TRAINED
+    progress: Progress = Progress()
     created_s: float
     """Unix time of acceptance."""
     deadline_s: float
     """Unix time after which nobody waits for the answer any more."""
+    adapter: str | None = None
+    """The adapter that answers, beside the base model; None is the base itself."""
+
+    @property
+    def asked_model(self) -> str:
+        """The id the client asked for."""
+        return self.adapter or self.model

@@ -47,13 +47,27 @@ def cancel(worker: str) -> str:
 
 
 def media(sha256: str) -> str:
-    """Bytes of one picture or clip, by content hash."""
+    """Bytes of one picture, clip or recording, by content hash."""
     return f"media:{sha256}"
 
 
 def worker(worker_id: str) -> str:
     """The worker's last heartbeat."""
     return f"worker:{worker_id}"
+
+
+ADAPTERS_KNOWN = ""
+"""A field beside the adapters of that hash, which no adapter is named: without it, Redis has lost them."""
+
+
+def adapters(model: str) -> str:
+    """Hash: the adapters that every worker of a base model is to have, directory by name."""
+    return f"adapters:{model}"
+
+
+def reconcile(model: str) -> str:
+    """Channel on which a base model's workers hear that the hash was changed."""
+    return f"reconcile:{model}"
 
 
 def gpu(host: str, index: str) -> str:

@@ -1,15 +1,18 @@
 """Settings as frozen values, read once: command line, then BATON_… variables, then a YAML file, then defaults."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from contextvars import ContextVar
+from typing import Annotated, Any, ClassVar, Self, TypeAlias, get_origin
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
@@ -17,6 +20,27 @@ from pydantic_settings import (
 
 CONFIG_VARIABLE = "BATON_CONFIG"
 """Names the optional YAML file; `--config` does the same."""
+
+_config_file: ContextVar[str | None] = ContextVar("config_file", default=None)
+
+
+def _named(value: Any) -> Any:
+    """`a=x b=y`, as it stands in a variable, as a list, or as JSON → {a: x, b: y}."""
+    if isinstance(value, str):
+        value = json.loads(value) if value.startswith(("{", "[")) else value.split()
+    if not isinstance(value, list | tuple):
+        return value
+    pairs = [str(entry).partition("=") for entry in value]
+    if wrong := [name for name, separator, path in pairs if not (name and separator and path)]:
+        raise ValueError(f"{wrong[0]!r} is not of the form name=value")
+    named = {name: path for name, _, path in pairs}
+    if len(named) < len(pairs):
+        raise ValueError("two of one name")
+    return named
+
+
+Named: TypeAlias = Annotated[dict[str, str], NoDecode, BeforeValidator(_named)]
+"""Values by name: `name=value …` on the command line, repeated or not, and in a variable; a mapping in YAML."""
 
 
 class Settings(BaseSettings):
@@ -37,12 +61,13 @@ class Settings(BaseSettings):
         """Read the settings of this process; a mistake is told in one line each and ends it with status 2."""
         parser = cls.parser()
         given = vars(parser.parse_args([_underscored(a) for a in (sys.argv[1:] if arguments is None else arguments)]))
-        if (config := given.pop("config", None)) is not None:
-            os.environ[CONFIG_VARIABLE] = config
+        token = _config_file.set(given.pop("config", None))
         try:
             return cls(**given)
         except (ValidationError, FileNotFoundError) as error:
             parser.error(_explain(error))
+        finally:
+            _config_file.reset(token)
 
     @classmethod
     def parser(cls) -> argparse.ArgumentParser:
@@ -69,7 +94,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the YAML file under the environment; one file may serve several processes."""
-        path = os.environ.get(CONFIG_VARIABLE)
+        path = _config_file.get() or os.environ.get(CONFIG_VARIABLE)
         return init_settings, env_settings, *([_YamlSource(settings_cls, path)] if path else [])
 
 
@@ -96,12 +121,14 @@ def _underscored(argument: str) -> str:
 def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
     if field.annotation is bool:
         return {"nargs": "?", "const": "true", "metavar": "true|false"}
+    if get_origin(field.annotation) is dict:
+        return {"nargs": "+", "action": "extend", "metavar": "NAME=VALUE"}
     return {"metavar": name.upper()}
 
 
 def _help(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
-    shown = "" if default is None or isinstance(default, SecretStr) else f" [{default}]"
+    shown = "" if default in (None, {}) or isinstance(default, SecretStr) else f" [{default}]"
     return f"{field.description}{shown}".replace("%", "%%")
 
 

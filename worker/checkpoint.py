@@ -4,6 +4,7 @@ It knows no family; what a family finds in the directory is its own business.
 """
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,36 +12,56 @@ from pathlib import Path
 from typing import Any
 
 from shared.catalogue import ModelType, find_by_hub_id
+from shared.fleet import ADAPTER_NAME
 from shared.job import SamplingParams
 from worker.models.family import LoadError
 from worker.settings import WorkerSettings
 
+DEFAULT_ADAPTER = "default-lora"
+"""What the LoRA of `--ckpt_dir` is called, as `swift deploy` calls it."""
 _WANTED = ["*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.tiktoken"]
 """Weights, configurations and tokenizers; code never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """What `--model_id_or_path` and `--ckpt_dir` come to, on this machine's disk."""
+    """What `--model_id_or_path`, `--ckpt_dir` and `--merge_lora` come to, on this machine's disk."""
 
     directory: Path
     """The full checkpoint."""
     adapter: Path | None = None
     """The LoRA directory to merge into it."""
     system: str | None = None
-    """The system text it was fine-tuned with, where that is recorded."""
+    """The system text its weights were fine-tuned with, where that is recorded."""
 
 
 def locate(settings: WorkerSettings, model_type: ModelType, report: Callable[[str], None]) -> Checkpoint:
     """Find the weights, downloading them if need be; raises LoadError if they can't be had."""
     if settings.ckpt_dir is None:
+        _check_merge(settings, None)
         return Checkpoint(directory=_base_directory(settings.model_id_or_path, settings, model_type, report))
     tuned, arguments = Path(settings.ckpt_dir), read_training_arguments(settings.ckpt_dir)
     system = arguments.get("system") or None
     if (adapter := find_adapter(tuned)) is None:
+        _check_merge(settings, tuned)
         return Checkpoint(directory=_full_checkpoint(tuned), system=system)
     base = settings.model_id_or_path or arguments.get("model_id_or_path") or arguments.get("model")
-    return Checkpoint(directory=_base_directory(base, settings, model_type, report), adapter=adapter, system=system)
+    directory = _base_directory(base, settings, model_type, report)
+    if not settings.merge_lora:  # the adapter is loaded beside it
+        return Checkpoint(directory=directory)
+    return Checkpoint(directory=directory, adapter=adapter, system=system)
+
+
+def own_adapters(settings: WorkerSettings) -> dict[str, str]:
+    """Return the adapters a worker is started with, absolute paths by name; raises LoadError for two of one name."""
+    named = dict(settings.lora_modules)
+    if settings.ckpt_dir is not None and not settings.merge_lora and find_adapter(Path(settings.ckpt_dir)) is not None:
+        if DEFAULT_ADAPTER in named:
+            raise LoadError(f"--ckpt_dir is served as {DEFAULT_ADAPTER}: give that one of --lora_modules another name")
+        named = {DEFAULT_ADAPTER: settings.ckpt_dir, **named}
+    if wrong := [name for name in named if not re.fullmatch(ADAPTER_NAME, name)]:
+        raise LoadError(f"{wrong[0]!r} can't be an adapter's name: letters, digits and . : / @ + - _ can, up to 128")
+    return {name: str(Path(path).absolute()) for name, path in named.items()}
 
 
 def find_adapter(directory: Path) -> Path | None:
@@ -81,6 +102,12 @@ def check_context(asked: int | None, trained: int) -> None:
     """Raise LoadError if a longer context is asked for than the model was trained on, in tokens."""
     if asked is not None and asked > trained:
         raise LoadError(f"--max_model_len {asked} is more than the model's context of {trained} tokens")
+
+
+def _check_merge(settings: WorkerSettings, full: Path | None) -> None:
+    if settings.merge_lora:
+        found = f"{full} is a full checkpoint already" if full else "there is no --ckpt_dir"
+        raise LoadError(f"--merge_lora merges the LoRA of --ckpt_dir, and {found}: leave it out")
 
 
 def _base_directory(

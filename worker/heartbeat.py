@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 
 import msgspec
 from redis.asyncio import Redis
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0
 STALE_S = 6.0
+RATE_WINDOW_S = 30.0
 REMEMBERED_S = 24 * 3600
 """A dead worker's model stays a known model for a day."""
 
@@ -25,6 +27,7 @@ class Heartbeat:
     def __init__(self, redis: Redis, info: WorkerInfo) -> None:
         self._redis = redis
         self.info = info
+        self._ended_s: deque[float] = deque()
 
     async def forget_the_dead(self) -> None:
         """Drop workers that have been silent for a day from the fleet."""
@@ -34,6 +37,15 @@ class Heartbeat:
         """Change what the next heartbeat says."""
         self.info = msgspec.structs.replace(self.info, **changes)
 
+    def count(self) -> None:
+        """Note that a job ended."""
+        self._ended_s.append(time.monotonic())
+
+    def _rate(self) -> float:
+        while self._ended_s and self._ended_s[0] < time.monotonic() - RATE_WINDOW_S:
+            self._ended_s.popleft()
+        return len(self._ended_s) / RATE_WINDOW_S
+
     async def say(self) -> None:
         """Say it now; if Redis is away, the next beat says it."""
         await self._write(stale_s=time.time() + STALE_S)
@@ -41,6 +53,7 @@ class Heartbeat:
     async def run(self) -> None:
         """Say it for ever, whatever Redis does meanwhile."""
         while True:
+            self.update(jobs_per_s=self._rate())
             await self.say()
             await asyncio.sleep(INTERVAL_S)
 

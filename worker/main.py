@@ -16,7 +16,9 @@ from shared.catalogue import MODEL_TYPES, Family
 from shared.connection import open_redis, wait_for_redis
 from shared.fleet import WorkerInfo, WorkerState
 from shared.job import ChatJob
+from worker.adapters import Adapters
 from worker.cancellation import listen_for_cancels
+from worker.checkpoint import own_adapters
 from worker.engine.engine import Engine
 from worker.engine.thread import EngineThread
 from worker.gpu import hold_gpu
@@ -31,6 +33,9 @@ from worker.settings import WorkerSettings
 from worker.task import ChatTask, Tasks
 
 logger = logging.getLogger(__name__)
+
+NUM_RETRIES = 60
+"""A worker outlasts a Redis that is away for a minute; nobody waits for its commands as clients do."""
 
 
 class Worker:
@@ -48,6 +53,7 @@ class Worker:
             Engine(model.runner, settings.max_num_seqs),
             on_step=lambda outputs: loop.call_soon_threadsafe(self._tasks.deliver, outputs),
         )
+        self._adapters = Adapters(redis, heartbeat, model, self._engine)
         self._queue = QueueWorker(
             redis,
             Leases(redis, info.id, info.model, settings.lease_s),
@@ -59,12 +65,14 @@ class Worker:
         )
 
     async def serve(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then drain."""
+        """Serve until `stop` is set, then drain; raises LoadError if one of its adapters can't be loaded."""
         self._engine.start()
+        await self._adapters.open(own_adapters(self._settings))
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(self._publisher.run()),
                 group.create_task(self._queue.renew()),
+                group.create_task(self._adapters.run()),
                 group.create_task(listen_for_cancels(self._redis, self._heartbeat.info.id, self._tasks.cancel)),
             ]
             claiming = group.create_task(self._queue.main())
@@ -84,7 +92,13 @@ class Worker:
 
     async def _run_job(self, job: ChatJob, claim: Claim) -> None:
         task = ChatTask(
-            job, claim, redis=self._redis, model=self._model, engine=self._engine, publisher=self._publisher
+            job,
+            claim,
+            redis=self._redis,
+            model=self._model,
+            adapters=self._adapters,
+            engine=self._engine,
+            publisher=self._publisher,
         )
         self._tasks.add(task)
         self._heartbeat.update(running=len(self._tasks))
@@ -92,6 +106,7 @@ class Worker:
             await task.run()
         finally:
             self._tasks.remove(task)
+            self._heartbeat.count()
             self._heartbeat.update(running=len(self._tasks))
 
 
@@ -102,7 +117,7 @@ async def run_worker(settings: WorkerSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     info = _introduce(settings)
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(open_redis(settings))
+        redis = await stack.enter_async_context(open_redis(settings, NUM_RETRIES))
         await wait_for_redis(redis)
         if MODEL_TYPES[info.model_type].family is not Family.FAKE:
             await stack.enter_async_context(hold_gpu(redis, info.id))

@@ -21,6 +21,7 @@ class Outbox:
         self.last_seq = 0
         self.has_ended = False
         """Whether nothing more is accepted; the terminal event may still wait to be sent."""
+        self._model, self._created_s = job.asked_model, job.created_s
         self._attempt = claim.attempt
         self._prompt_tokens: int | None = None
         self._text: list[str] = []
@@ -52,7 +53,7 @@ class Outbox:
         """Return what waits, numbered; it waits no longer."""
         events: list[JobEvent] = []
         if self._prompt_tokens is not None:
-            events.append(Started(**self._next(), prompt_tokens=self._prompt_tokens))
+            events.append(self._started(self._prompt_tokens))
         if self._token_ids or any(self._text):
             events.append(TextDelta(**self._next(), text="".join(self._text), token_ids=tuple(self._token_ids)))
         match self._ending:
@@ -66,6 +67,10 @@ class Outbox:
     def _end(self, ending: tuple[FinishReason, Usage] | JobError) -> None:
         if not self.has_ended:
             self.has_ended, self._ending = True, ending
+
+    def _started(self, prompt_tokens: int) -> Started:
+        model, created_s = self._model, self._created_s
+        return Started(**self._next(), prompt_tokens=prompt_tokens, model=model, created_s=created_s)
 
     def _next(self) -> dict[str, Any]:
         self.last_seq += 1

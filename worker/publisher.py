@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import RedisError
 
 from shared import keys, wire
 from shared.events import JobEvent, is_terminal
@@ -103,7 +103,7 @@ class Publisher:
         while True:
             try:
                 fenced = await self._publish(keys=[keys.events(gateway), self._inflight], args=arguments)
-            except (ConnectionError, TimeoutError) as error:  # the log refuses what arrived before the cut
+            except RedisError as error:  # the log refuses what arrived before the cut
                 logger.warning("publishing waits for Redis: %s", error)
                 await asyncio.sleep(RETRY_PAUSE_S)
             else:

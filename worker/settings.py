@@ -5,7 +5,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from shared.settings import Settings
+from shared.settings import Named, Settings
 
 
 class WorkerSettings(Settings):
@@ -16,6 +16,8 @@ class WorkerSettings(Settings):
     model_type: str | None = Field(None, description="Model type, as internvl2-2b; found from the checkpoint if unset.")
     model_id_or_path: str | None = Field(None, description="Hub id or local directory; the model type's own if unset.")
     ckpt_dir: str | None = Field(None, description="LoRA or merged checkpoint directory of a fine-tuning run.")
+    merge_lora: bool = Field(False, description="Merge --ckpt_dir's LoRA into the weights instead of serving both.")
+    lora_modules: Named = Field({}, description="LoRA directories to serve beside the model, as name=path …")
     served_model_name: str | None = Field(None, description="The id clients ask for; the model type if unset.")
     use_hf: bool = Field(
         default_factory=lambda: os.environ.get("USE_HF", "0").lower() in {"1", "true"},

@@ -16,10 +16,11 @@ from shared.errors import (
     WorkerLost,
 )
 from shared.events import FinishReason, Usage
-from shared.job import ChatJob, JobId, MediaPart
+from shared.job import ChatJob, JobId, MediaPart, Message, Role, TextPart
+from worker.adapters import Adapter, Adapters
 from worker.engine.engine import StepOutput
 from worker.engine.prompt import Prompt
-from worker.engine.sequence import Sequence
+from worker.engine.sequence import BASE, Sequence
 from worker.engine.thread import EngineThread
 from worker.lease import Claim
 from worker.models.family import Model
@@ -37,12 +38,22 @@ class ChatTask:
     """Runs one claimed job; whatever happens, it says exactly one terminal event, or none if it was fenced."""
 
     def __init__(
-        self, job: ChatJob, claim: Claim, *, redis: Redis, model: Model, engine: EngineThread, publisher: Publisher
+        self,
+        job: ChatJob,
+        claim: Claim,
+        *,
+        redis: Redis,
+        model: Model,
+        adapters: Adapters,
+        engine: EngineThread,
+        publisher: Publisher,
     ) -> None:
         self.job = job
         self._claim = claim
         self._redis = redis
         self._model = model
+        self._adapters = adapters
+        self._adapter: Adapter | None = None
         self._engine = engine
         self._publisher = publisher
         self._outbox = Outbox(job, claim)
@@ -70,6 +81,7 @@ class ChatTask:
             self._fail(InternalError())
         finally:
             self._leave_engine()
+            self._adapters.release(self._adapter)
         await self._publisher.flush(self._outbox)
         logger.info("%s ended after %.2f s, attempt %d", self.job.id, time.monotonic() - began_s, self._claim.attempt)
 
@@ -104,7 +116,7 @@ class ChatTask:
     async def _answer(self) -> None:
         if self._claim.num_lost >= MAX_LOST_WORKERS:
             raise WorkerLost(f"{self._claim.num_lost} workers died while they held this request; it is not tried again")
-        replay = await read_replay(self._redis, self.job.id) if self._claim.attempt > 1 else Replay()
+        replay = await read_replay(self._redis, self.job)
         self._outbox.last_seq, self._has_started = replay.last_seq, replay.has_started
         if replay.has_ended:
             return self.fence()
@@ -117,10 +129,13 @@ class ChatTask:
         return None
 
     async def _prepare(self, replay: Replay) -> Sequence:
+        adapter = self._adapter = await self._adapters.hold(self.job.adapter)
         media = await self._load_media()
-        prompt = await asyncio.to_thread(self._model.prepare, self.job.messages, media, self.job.processor)
+        messages = _as_tuned(self.job.messages, None if adapter is None else adapter.system)
+        prompt = await asyncio.to_thread(self._model.prepare, messages, media, self.job.processor)
         max_tokens = self._max_tokens(prompt)
-        return Sequence(self.job.id, prompt, self.job.sampling, max_tokens, replay.token_ids)
+        slot = BASE if adapter is None else adapter.slot
+        return Sequence(self.job.id, prompt, self.job.sampling, max_tokens, replay.token_ids, slot)
 
     async def _load_media(self) -> dict[MediaPart, bytes]:
         parts = [part for message in self.job.messages for part in message.parts if isinstance(part, MediaPart)]
@@ -162,6 +177,13 @@ class ChatTask:
     def _leave_engine(self) -> None:
         if self._sequence is not None and not self._ended.is_set():
             self._engine.abort(self.job.id)
+
+
+def _as_tuned(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:
+    """Return the conversation with the system text that the adapter was trained with, unless it has one of its own."""
+    if system is None or messages[0].role is Role.SYSTEM:
+        return messages
+    return (Message(Role.SYSTEM, (TextPart(system),)), *messages)
 
 
 class Tasks:

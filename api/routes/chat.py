@@ -6,12 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from api.completion import ChunkWriter, failure, fold
+from api.completion import ChunkWriter, Heading, failure, fold
 from api.gateway import Gateway, gateway_of
+from api.order import Order
 from api.relay import ChatStream, while_connected
 from api.schema.request import ChatCompletionRequest, parse
 from shared.events import Failed
-from shared.job import ChatJob
 
 router = APIRouter()
 
@@ -24,24 +24,24 @@ async def create_chat_completion(request: Request, gateway: Annotated[Gateway, D
     """Answer a conversation, whole or as a stream."""
     body = await request.body()
     asked = parse(body) if len(body) <= MAX_INLINE_PARSE else await asyncio.to_thread(parse, body)
-    job = await while_connected(request, gateway.intake.accept(asked))
-    answer = _streamed(gateway, job, asked) if asked.stream else _whole(gateway, job)
+    order = await while_connected(request, gateway.intake.accept(asked))
+    answer = _streamed(gateway, order, asked) if asked.stream else _whole(gateway, order)
     return await while_connected(request, answer)
 
 
-async def _whole(gateway: Gateway, job: ChatJob) -> Response:
-    async with aclosing(gateway.dispatcher.stream(job)) as batches:
-        completion = await fold(job, batches)
+async def _whole(gateway: Gateway, order: Order) -> Response:
+    async with aclosing(gateway.dispatcher.stream(order)) as batches:
+        completion = await fold(order.job, batches)
     return Response(completion.model_dump_json(), media_type="application/json")
 
 
-async def _streamed(gateway: Gateway, job: ChatJob, asked: ChatCompletionRequest) -> Response:
+async def _streamed(gateway: Gateway, order: Order, asked: ChatCompletionRequest) -> Response:
     """Open the stream once its first event is there, or has been waited for long enough."""
-    batches = gateway.dispatcher.stream(job, gateway.settings.first_event_wait_s)
+    batches = gateway.dispatcher.stream(order, gateway.settings.first_event_wait_s)
     first = await anext(batches)
     if first and isinstance(first[0], Failed):
         await batches.aclose()
         raise failure(first[0])
     includes_usage = asked.stream_options is not None and asked.stream_options.include_usage
-    writer = ChunkWriter(job, includes_usage=includes_usage)
+    writer = ChunkWriter(Heading.of(order.job), includes_usage=includes_usage)
     return ChatStream(writer, first, batches, gateway.settings.keep_alive_s)

@@ -6,18 +6,27 @@ from fastapi import APIRouter, Depends
 
 from api.gateway import Gateway, gateway_of
 from api.schema.response import ModelCard, ModelList
+from shared.fleet import WorkerInfo
 
 router = APIRouter()
 
 
 @router.get("/v1/models")
 async def list_models(gateway: Annotated[Gateway, Depends(gateway_of)]) -> ModelList:
-    """List the models that can be asked now."""
+    """List the models that can be asked now, each followed by its adapters."""
     workers = sorted((await gateway.registry.fleet()).ready(), key=lambda worker: (worker.model, -worker.started_s))
     oldest = {worker.model: worker for worker in workers}
-    return ModelList(
-        data=[
-            ModelCard(id=worker.model, created=int(worker.started_s), is_multimodal=bool(worker.modalities))
-            for worker in oldest.values()
-        ]
-    )
+    cards = {name: _card(worker) for name, worker in oldest.items()}
+    for worker in sorted(workers, key=lambda worker: worker.started_s):
+        for name in worker.adapters:
+            cards.setdefault(name, adapter_card(name, worker))
+    return ModelList(data=sorted(cards.values(), key=lambda card: (card.parent or card.id, card.parent is not None)))
+
+
+def adapter_card(name: str, worker: WorkerInfo) -> ModelCard:
+    """An adapter as the list shows it."""
+    return _card(worker).model_copy(update={"id": name, "parent": worker.model})
+
+
+def _card(worker: WorkerInfo) -> ModelCard:
+    return ModelCard(id=worker.model, created=int(worker.started_s), is_multimodal=bool(worker.modalities))

@@ -8,7 +8,6 @@ from shared.errors import InvalidRequest
 
 REQUEST_FIELDS: Mapping[str, tuple[object, ...]] = {
     "audio": (),
-    "audios": ([],),
     "best_of": (1,),
     "frequency_penalty": (0, 0.0),
     "function_call": ("auto", "none"),

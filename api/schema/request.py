@@ -1,6 +1,6 @@
 """The body of a chat completion request, exactly as OpenAI names it, and how to say what is wrong with one."""
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
@@ -18,7 +18,9 @@ MAX_MESSAGE_LENGTH = 500
 """Some of pydantic's messages repeat what was sent."""
 
 
-class _Schema(BaseModel):
+class Schema(BaseModel):
+    """A body or a part of one; unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
@@ -38,60 +40,85 @@ def _as_parts(value: Any) -> Any:
     return value
 
 
-class MediaAddress(_Schema):
-    """Where a picture or clip is: a URL, a data: URI or bare base64."""
+class MediaAddress(Schema):
+    """Where a picture, clip or recording is: a URL, a data: URI, bare base64 or a file the server may read."""
 
     url: str
     detail: Literal["auto"] | None = None
 
 
-class TextContent(_Schema):
+class TextContent(Schema):
     """Words."""
 
     type: Literal["text"]
     text: str
 
 
-class ImageContent(_Schema):
+class ImageContent(Schema):
     """A picture, at its place among the words."""
 
     type: Literal["image_url"]
     image_url: Annotated[MediaAddress, BeforeValidator(_as_address)]
 
 
-class VideoContent(_Schema):
+class VideoContent(Schema):
     """A clip, at its place among the words."""
 
     type: Literal["video_url"]
     video_url: Annotated[MediaAddress, BeforeValidator(_as_address)]
 
 
-Content: TypeAlias = Annotated[TextContent | ImageContent | VideoContent, Field(discriminator="type")]
+class AudioContent(Schema):
+    """A recording, at its place among the words."""
+
+    type: Literal["audio_url"]
+    audio_url: Annotated[MediaAddress, BeforeValidator(_as_address)]
+
+
+class InputAudio(Schema):
+    """A recording as OpenAI takes it; the format is named for OpenAI's sake, as the bytes say it themselves."""
+
+    data: str
+    format: Literal["wav", "mp3", "flac", "ogg", "opus", "m4a", "aac", "mp4", "webm"]
+
+
+class InputAudioContent(Schema):
+    """A recording in base64, at its place among the words."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+Content: TypeAlias = Annotated[
+    TextContent | ImageContent | VideoContent | AudioContent | InputAudioContent, Field(discriminator="type")
+]
 StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
-class ChatMessage(_Schema):
+class ChatMessage(Schema):
     """One turn; content given as a string is one text part."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[list[Content], BeforeValidator(_as_parts)]
 
 
-class MmProcessorKwargs(_Schema):
+class MmProcessorKwargs(Schema):
     """Wishes about how pictures and clips are prepared, by vLLM's name; each model sets its own upper limits."""
 
     num_frames: int | None = Field(None, ge=1, le=MAX_FRAMES)
     max_num: int | None = Field(None, ge=1, le=MAX_INT)
+    max_slice_nums: int | None = Field(None, ge=1, le=MAX_INT)
+    use_image_id: bool | None = None
 
 
-class StreamOptions(_Schema):
+class StreamOptions(Schema):
     """What a stream carries beside the text."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
 
 
-class ChatCompletionRequest(_Schema):
+class ChatCompletionRequest(Schema):
     """What a client asks for; an absent field is None and gets its default in validation."""
 
     model: str
@@ -107,6 +134,7 @@ class ChatCompletionRequest(_Schema):
     stream_options: StreamOptions | None = None
     images: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
     videos: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
+    audios: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
     mm_processor_kwargs: MmProcessorKwargs | None = None
     user: str | None = None
     """Names the caller's own customer; OpenAI gives this field and the next two no effect on the answer."""
@@ -114,19 +142,32 @@ class ChatCompletionRequest(_Schema):
     prompt_cache_key: str | None = None
 
 
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
 def parse(body: bytes) -> ChatCompletionRequest:
     """Read a request body, or raise InvalidRequest that names the first field that is wrong."""
+    fields = without_neutral(read_fields(body), REQUEST_FIELDS)
+    if isinstance(fields.get("messages"), list):
+        fields["messages"] = [_plain_message(m, i) for i, m in enumerate(fields["messages"])]
+    return check_fields(ChatCompletionRequest, fields)
+
+
+def read_fields(body: bytes) -> dict[str, Any]:
+    """Read a body's JSON object, or raise InvalidRequest."""
     try:
         fields = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
     if not isinstance(fields, dict):
         raise InvalidRequest("The request body must be a JSON object.")
-    fields = without_neutral(fields, REQUEST_FIELDS)
-    if isinstance(fields.get("messages"), list):
-        fields["messages"] = [_plain_message(m, i) for i, m in enumerate(fields["messages"])]
+    return fields
+
+
+def check_fields(schema: type[_Body], fields: dict[str, Any]) -> _Body:
+    """Return the body as its schema has it, or raise InvalidRequest that names the first field that is wrong."""
     try:
-        return ChatCompletionRequest.model_validate(fields)
+        return schema.model_validate(fields)
     except ValidationError as error:
         raise _explain(error.errors(include_url=False, include_context=False)[0], fields) from None
 

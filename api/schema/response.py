@@ -100,6 +100,16 @@ class ModelCard(BaseModel):
     owned_by: str = "baton"
     is_chat: bool = True
     is_multimodal: bool
+    parent: str | None = Field(None, exclude_if=_is_none)
+    """The base model of an adapter."""
+
+
+class ModelDeleted(BaseModel):
+    """An adapter that is served no longer."""
+
+    id: str
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True
 
 
 class ModelList(BaseModel):

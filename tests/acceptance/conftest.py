@@ -19,7 +19,7 @@ from tests.cases import INTERNVL2
 
 MODEL = "internvl2-2b"
 ADAPTERS = ("adapter", "adapter_all")
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 180.0
 
 
 class Stack:
@@ -30,6 +30,7 @@ class Stack:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._clients: list[OpenAI] = []
 
     def start(self, module: str, *options: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {"BATON_REDIS_URL": self.redis_url, "OMP_NUM_THREADS": "1"}
@@ -38,15 +39,22 @@ class Stack:
         return process
 
     def start_gateway(self, *options: str) -> None:
-        self.start("api", "--port", str(self.port), "--allow_private_media_hosts", "true", *options)
+        port = ("--port", str(self.port))
+        self._gateway = self.start("api", *port, "--allow_private_media_hosts", "true", *options)
         self._wait(lambda: self._get("/health/live") is not None)
+
+    def kill_gateway(self) -> None:
+        self._gateway.kill()
+        self._gateway.wait()
+        self._processes.remove(self._gateway)
 
     def start_internvl2(self, name: str = MODEL, *options: str) -> subprocess.Popen[bytes]:
         base = ("--model_type", MODEL, "--model_id_or_path", str(INTERNVL2 / "checkpoint"))
         return self.start("worker", *base, "--served_model_name", name, *options)
 
     def client(self, api_key: str = "EMPTY") -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=60)
+        self._clients.append(OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=60))
+        return self._clients[-1]
 
     def wait_for_models(self, *names: str, api_key: str = "EMPTY") -> None:
         def are_served() -> bool:
@@ -70,6 +78,8 @@ class Stack:
 
     def stop(self) -> None:
         """End everything in order; uvicorn ends by the signal that stopped it."""
+        for client in self._clients:
+            client.close()
         for process in self._processes:
             process.terminate()
         statuses = [process.wait(timeout=30) for process in self._processes]
@@ -94,13 +104,11 @@ def new_stack() -> Iterator[Callable[[], Stack]]:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """One gateway; the golden model, and the same with each of its adapters, each on a worker of its own."""
+    """One gateway, and one worker that serves the golden model with its adapters beside it."""
     with EmbeddedRedis() as server:
         stack = Stack(server.url)
         stack.start_gateway()
-        stack.start_internvl2()
-        for adapter in ADAPTERS:
-            stack.start_internvl2(adapter, "--ckpt_dir", str(INTERNVL2 / adapter))
+        stack.start_internvl2(MODEL, "--lora_modules", *(f"{name}={INTERNVL2 / name}" for name in ADAPTERS))
         stack.wait_for_models(MODEL, *ADAPTERS)
         yield stack
         stack.stop()

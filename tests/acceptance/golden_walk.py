@@ -46,14 +46,17 @@ def golden_walk(model: str, folder: Path, adapters: Sequence[str]) -> Iterator[W
     base = ("--model_type", model, "--model_id_or_path", str(folder / "checkpoint"))
     with EmbeddedRedis() as server, serving(folder / "media") as media_url:
         stack = Stack(server.url)
-        stack.start_gateway()
-        stack.start("worker", *base)
-        for adapter in adapters:
-            stack.start("worker", *base, "--served_model_name", adapter, "--ckpt_dir", str(folder / adapter))
-        stack.wait_for_models(model, *adapters)
-        with stack.client() as client:
-            yield Walk(client, media_url, model)
-        stack.stop()
+        try:
+            stack.start_gateway()
+            stack.start("worker", *base)
+            for adapter in adapters:
+                merged = ("--ckpt_dir", str(folder / adapter), "--merge_lora", "true")
+                stack.start("worker", *base, *merged, "--served_model_name", adapter)
+            stack.wait_for_models(model, *adapters)
+            with stack.client() as client:
+                yield Walk(client, media_url, model)
+        finally:
+            stack.stop()
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Every golden case through the whole HTTP walk."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from openai import BadRequestError
 
@@ -43,6 +45,18 @@ def test_case_answers_as_the_authors_code_does(client, media_url, name):
     assert completion.choices[0].finish_reason == case.facts["finish"]
     assert completion.usage.prompt_tokens == case.facts["prompt_tokens"]
     assert completion.usage.completion_tokens == len(case.facts["greedy_ids"])
+
+
+def test_base_and_adapters_answer_together_as_the_authors_code_does(client, media_url):
+    names = ["adapter_text", "text_only", "adapter_image", "image_photo", "adapter_all_image", "text_chinese"]
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = list(
+            pool.map(lambda name: client.chat.completions.create(**request_of(CASES[name], media_url)), names)
+        )
+
+    assert [CASES[name].facts["greedy_text"] for name in names] == [a.choices[0].message.content for a in answers]
+    assert [CASES[name].facts["adapter"] or MODEL for name in names] == [answer.model for answer in answers]
 
 
 @pytest.mark.parametrize("name", HONEST)

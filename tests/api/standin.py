@@ -19,7 +19,7 @@ DEFAULTS = SamplingParams(temperature=0.7, top_p=0.9, top_k=40)
 class StandIn:
     """One worker; `take` waits for a job, the verbs after it say something about one."""
 
-    def __init__(self, redis: Redis, model: str, modalities=(MediaKind.IMAGE, MediaKind.VIDEO)) -> None:
+    def __init__(self, redis: Redis, model: str, modalities=(MediaKind.IMAGE, MediaKind.VIDEO), adapters=()) -> None:
         self.redis = redis
         self.facts = WorkerInfo(
             id=f"standin-{model}",
@@ -31,14 +31,17 @@ class StandIn:
             model_type="fake",
             state=WorkerState.READY,
             modalities=modalities,
+            adapters=adapters,
             max_model_len=4096,
             sampling=DEFAULTS,
             started_s=1_700_000_000.0,
         )
         self.seqs: dict[JobId, int] = {}
 
-    async def beat(self, state: WorkerState = WorkerState.READY, lives_s: float = 3600) -> None:
-        facts = msgspec.structs.replace(self.facts, state=state)
+    async def beat(
+        self, state: WorkerState = WorkerState.READY, lives_s: float = 3600, jobs_per_s: float = 0.0
+    ) -> None:
+        facts = msgspec.structs.replace(self.facts, state=state, jobs_per_s=jobs_per_s)
         await self.redis.set(keys.worker(facts.id), wire.encode(facts))
         await self.redis.zadd(keys.WORKERS, {facts.id: time.time() + lives_s})
 
@@ -59,7 +62,7 @@ class StandIn:
         """Publish deltas in one message; the first one comes with Started."""
         events: list[JobEvent] = []
         if job.id not in self.seqs:
-            events.append(Started(**self.named(job), prompt_tokens=7))
+            events.append(Started(**self.named(job), prompt_tokens=7, model=job.model, created_s=job.created_s))
         events += [TextDelta(**self.named(job), text=word, token_ids=(1,)) for word in words]
         await self.publish(job, *events)
 

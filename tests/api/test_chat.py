@@ -1,10 +1,11 @@
 import asyncio
 import json
 import socket
+import time
 from contextlib import aclosing, closing
 
 import pytest
-from openai import APIStatusError, AsyncOpenAI
+from openai import APIStatusError, AsyncOpenAI, RateLimitError
 
 from shared import keys
 from shared.errors import ErrorCode
@@ -46,6 +47,18 @@ async def test_job_is_complete(client, worker):
     assert (job.sampling.temperature, job.sampling.top_p, job.sampling.top_k) == (0, 0.9, 40)
     assert (job.sampling.stop, job.sampling.max_tokens, job.sampling.seed) == (("x",), 5, 2**63 - 1)
     assert job.deadline_s == job.created_s + 600
+
+
+async def test_gateway_listens_before_it_enqueues(broker, client, worker):
+    """A worker may answer within the very millisecond the job is queued."""
+    async with asking(ask(client)) as answer:
+        job = await worker.take()
+        ((_, num_listeners),) = await broker.pubsub_numsub(keys.events(job.gateway))
+        await worker.say(job, "at once")
+        await worker.finish(job)
+        await answer
+
+    assert num_listeners == 1
 
 
 async def test_absent_seed_is_drawn_anew(client, worker):
@@ -319,3 +332,28 @@ async def read_all(connection: socket.socket) -> bytes:
         while piece := await asyncio.get_running_loop().sock_recv(connection, 65536):
             raw += piece
     return raw
+
+
+async def queue_has(broker, num_jobs: int) -> bool:
+    return await broker.zcard(keys.queue(MODEL)) == num_jobs
+
+
+async def test_one_request_too_many_is_refused_at_once_and_told_when_to_return(gateways, broker, worker):
+    """The worker ends a job every two seconds, and two wait."""
+    gateway = gateways(max_queue_len=2)
+    await worker.beat(jobs_per_s=0.5)
+    async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0) as client:
+        waiting = [asyncio.create_task(ask(client)) for _ in range(2)]
+        await until(lambda: queue_has(broker, 2))
+        began_s = time.monotonic()
+        with pytest.raises(RateLimitError) as refusal:
+            await ask(client)
+        took_s = time.monotonic() - began_s
+
+        for _ in waiting:
+            await worker.answer("ok")
+        await asyncio.gather(*waiting)
+
+    assert refusal.value.code == "queue_full"
+    assert refusal.value.response.headers["retry-after"] == "4"
+    assert took_s < 1

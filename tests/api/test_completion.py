@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from api.completion import ChunkWriter
+from api.completion import ChunkWriter, Heading
 from api.errors import PRESENTATIONS
 from api.schema.response import ChatCompletionChunk
 from shared.errors import ErrorCode
@@ -24,7 +24,9 @@ NAMED = {"job_id": JOB.id, "attempt": 1}
 @pytest.mark.parametrize("text", ['"', "\\", "\n\r\x00\x1f", "早上好 🌍", "a\u2028b\u2029c\x85d", '"|"', " "])
 @pytest.mark.parametrize("includes_usage", [False, True])
 def test_chunk_written_by_hand_is_the_schemas_own(text, includes_usage):
-    frame = ChunkWriter(JOB, includes_usage=includes_usage).frames([TextDelta(**NAMED, seq=5, text=text, token_ids=())])
+    frame = ChunkWriter(Heading.of(JOB), includes_usage=includes_usage).frames(
+        [TextDelta(**NAMED, seq=5, text=text, token_ids=())]
+    )
 
     head, _, body = frame.decode().partition("\ndata: ")
     assert head == "id: 5"
@@ -39,13 +41,13 @@ def test_chunk_written_by_hand_is_the_schemas_own(text, includes_usage):
 def test_events_that_wait_together_leave_as_one_piece():
     usage = Usage(prompt_tokens=2, completion_tokens=1)
     events = [
-        Started(**NAMED, seq=1, prompt_tokens=2),
+        Started(**NAMED, seq=1, prompt_tokens=2, model="m", created_s=1.0),
         TextDelta(**NAMED, seq=2, text="", token_ids=(1,)),
         TextDelta(**NAMED, seq=3, text="x", token_ids=(2,)),
         Finished(**NAMED, seq=4, reason=FinishReason.STOP, usage=usage),
     ]
 
-    frames = ChunkWriter(JOB, includes_usage=False).frames(events).decode().split("\n\n")
+    frames = ChunkWriter(Heading.of(JOB), includes_usage=False).frames(events).decode().split("\n\n")
 
     assert [frame.splitlines()[0] for frame in frames if frame] == ["id: 1", "id: 3", "id: 4", "data: [DONE]"]
 

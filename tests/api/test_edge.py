@@ -39,8 +39,9 @@ async def refusal(client, **fields) -> APIStatusError:
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream is true"),
         ({"n": 2}, "n", "not supported"),
         ({"extra_body": {"best": 1}}, "best", "Unknown field"),
-        ({"extra_body": {"images": ["/etc/passwd"]}}, "images[0]", "Files of the server"),
+        ({"extra_body": {"images": ["/etc/passwd"]}}, "images[0]", "nor a file that this server may read"),
         ({"extra_body": {"images": ["A" * 40] * 65}}, "images[64]", "at most 64"),
+        ({"extra_body": {"audios": ["A" * 40]}}, "audios[0]", "takes text and image and video only, no audio"),
         (
             {"messages": [{"role": "user", "content": "<image><image>"}], "extra_body": {"images": ["x"]}},
             "images",

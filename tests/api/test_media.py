@@ -6,7 +6,10 @@ from api.media import MediaSource, place_media
 from api.schema.request import parse
 from shared.errors import InvalidRequest
 
-IMAGE, VIDEO = "image_url", "video_url"
+IMAGE, VIDEO, AUDIO = "image_url", "video_url", "audio_url"
+
+
+TEXT = {"type": "text", "text": "t"}
 
 
 def user(*contents):
@@ -63,6 +66,32 @@ def placed(*messages, **lists) -> list[list[str]]:
             [["image:X@images[0]", "image:P@messages[0].content[1].image_url"]],
         ),
         ([user("<img>X</img><video>")], {"videos": "V"}, [["image:X@messages[0].content", "video:V@videos[0]"]]),
+        (
+            [user("a<audio>X</audio>b"), {"role": "assistant", "content": "c"}, user(part(AUDIO, "Y"), TEXT)],
+            {},
+            [["a", "audio:X@messages[0].content", "b"], ["c"], ["audio:Y@messages[2].content[0].audio_url", "t"]],
+        ),
+        (
+            [user({"type": "audio_url", "audio_url": "X"}, TEXT)],
+            {},
+            [["audio:X@messages[0].content[0].audio_url", "t"]],
+        ),
+        (
+            [user({"type": "input_audio", "input_audio": {"data": "UklG", "format": "wav"}}, TEXT)],
+            {},
+            [["audio:data:audio/wav;base64,UklG@messages[0].content[0].input_audio", "t"]],
+        ),
+        (
+            [user("a <audio> b <audio>")],
+            {"audios": ["X", "Y", "Z"]},
+            [["audio:X@audios[0]", "a ", "audio:Y@audios[1]", " b ", "audio:Z@audios[2]"]],
+        ),
+        (
+            [user("a")],
+            {"audios": "A", "images": "I", "videos": "V"},
+            [["video:V@videos[0]", "image:I@images[0]", "audio:A@audios[0]", "a"]],
+        ),
+        ([user("what is <audio>?")], {}, [["what is ", "<audio>", "?"]]),
     ],
 )
 def test_media_stand_where_the_client_put_them(messages, lists, expected):
@@ -75,6 +104,9 @@ def test_media_stand_where_the_client_put_them(messages, lists, expected):
         ([user("<image><image>")], {"images": "X"}, "images", "2 <image> tags.* 1 entries"),
         ([user("<img>X</img>")], {"images": "Y"}, "images", "not mix"),
         ([user("<video>X</video>")], {"videos": "Y"}, "videos", "not mix"),
+        ([user("<audio><audio>")], {"audios": "X"}, "audios", "2 <audio> tags.* 1 entries"),
+        ([user("<audio>X</audio>")], {"audios": "Y"}, "audios", "not mix"),
+        ([{"role": "system", "content": "<audio>X</audio>"}, user("a")], {}, "messages[0].content", "role system"),
         ([{"role": "system", "content": "s <img>X</img>"}, user("a")], {}, "messages[0].content", "role system"),
         ([{"role": "system", "content": "s"}], {"images": "X"}, "images[0]", "no user message"),
         (

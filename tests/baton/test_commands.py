@@ -14,7 +14,7 @@ def test_help_names_every_command() -> None:
     shown = baton("--help")
 
     assert shown.returncode == 0
-    assert all(f"\n  {command} " in shown.stdout for command in ("deploy", "worker", "api"))
+    assert all(f"\n  {command} " in shown.stdout for command in ("deploy", "chat", "worker", "api"))
 
 
 def test_version_is_the_distributions() -> None:
@@ -22,7 +22,8 @@ def test_version_is_the_distributions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(("depoly",), "'depoly' (choose from 'deploy', 'worker', 'api')"), ((), "say what to")]
+    ("arguments", "message"),
+    [(("depoly",), "'depoly' (choose from 'deploy', 'chat', 'worker', 'api')"), ((), "say what to")],
 )
 def test_wrong_command_is_told(arguments: tuple[str, ...], message: str) -> None:
     shown = baton(*arguments)
@@ -33,7 +34,12 @@ def test_wrong_command_is_told(arguments: tuple[str, ...], message: str) -> None
 
 @pytest.mark.parametrize(
     ("command", "options"),
-    [("deploy", ["--workers", "--max_num_seqs", "--host"]), ("worker", ["--max_num_seqs"]), ("api", ["--host"])],
+    [
+        ("deploy", ["--workers", "--max_num_seqs", "--host"]),
+        ("chat", ["--base_url", "/image PATH"]),
+        ("worker", ["--max_num_seqs"]),
+        ("api", ["--host"]),
+    ],
 )
 def test_command_lists_its_own_options(command: str, options: list[str]) -> None:
     shown = baton(command, "--help")
@@ -42,7 +48,7 @@ def test_command_lists_its_own_options(command: str, options: list[str]) -> None
     assert all(option in shown.stdout for option in options)
 
 
-@pytest.mark.parametrize("command", ["deploy", "worker", "api"])
+@pytest.mark.parametrize("command", ["deploy", "chat", "worker", "api"])
 def test_wrong_option_is_told(command: str) -> None:
     shown = baton(command, "--prot=8000")
 

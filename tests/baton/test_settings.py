@@ -17,16 +17,63 @@ def test_children_read_what_deploy_was_told(tmp_path: Path, monkeypatch: pytest.
     config = tmp_path / "baton.yaml"
     config.write_text(json.dumps({"api_key": "secret", "max_num_seqs": 3, "port": 1234, "use_hf": True}))
     arguments = [f"--config={config}", "--model_type=fake", "--fake-itl-ms=2.5", "--workers=2"]
+    arguments.append(f"--allowed_local_media_path={tmp_path}")
     settings = DeploySettings.read(arguments).model_copy(update={"port": 4321})
 
     api = read_in(environment(settings, ApiSettings), ApiSettings, monkeypatch)
     worker = read_in(environment(settings, WorkerSettings), WorkerSettings, monkeypatch)
 
     assert api.port == 4321
+    assert api.allowed_local_media_path == tmp_path
     assert api.api_key is not None
     assert api.api_key.get_secret_value() == "secret"
     assert (worker.model_type, worker.max_num_seqs, worker.fake_itl_ms, worker.use_hf) == ("fake", 3, 2.5, True)
     assert "BATON_API_KEY" not in environment(settings, WorkerSettings)
+
+
+ADAPTERS = {"a": "/x", "b-2": "out put=1"}
+
+
+def test_adapters_reach_the_workers_of_a_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = DeploySettings.read(["--model_type=fake", "--lora-modules", "a=/x", "b-2=out put=1"])
+
+    assert read_in(environment(settings, WorkerSettings), WorkerSettings, monkeypatch).lora_modules == ADAPTERS
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--lora_modules", "a=/x", "b-2=out put=1"],
+        ["--lora_modules", "a=/x", "--lora_modules", "b-2=out put=1"],
+        ["--lora_modules=a=/x", "--lora-modules=b-2=out put=1"],
+    ],
+)
+def test_named_values_are_listed_or_repeated(arguments: list[str]) -> None:
+    assert WorkerSettings.read(["--model_type=fake", *arguments]).lora_modules == ADAPTERS
+
+
+@pytest.mark.parametrize("written", ['{"a": "/x", "b": "/y"}', '["a=/x", "b=/y"]', " a=/x  b=/y "])
+def test_named_values_of_a_variable_and_a_file_are_the_same(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "baton.yaml"
+    config.write_text(f"lora_modules: {written}\n")
+    monkeypatch.setenv("BATON_CONFIG", str(config))
+    from_file = WorkerSettings.read(["--model_type=fake"])
+    monkeypatch.delenv("BATON_CONFIG")
+    monkeypatch.setenv("BATON_LORA_MODULES", written)
+
+    assert WorkerSettings.read(["--model_type=fake"]).lora_modules == from_file.lora_modules == {"a": "/x", "b": "/y"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["/x"], "'/x' is not of the form name=value"), (["a=/x", "a=/y"], "two of one name")]
+)
+def test_unnamed_value_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        WorkerSettings.read(["--model_type=fake", "--lora_modules", *arguments])
+
+    assert f"--lora_modules: {message}" in capsys.readouterr().err
 
 
 def read_in(variables: dict[str, str], reader: type[_Settings], monkeypatch: pytest.MonkeyPatch) -> _Settings:

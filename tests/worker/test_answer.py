@@ -13,8 +13,8 @@ class Bytes:
         return bytes(token_ids).decode("utf-8", errors="replace")
 
 
-def deltas(text: str | bytes, *stop: str, strips: bool = False) -> tuple[list[str], Answer]:
-    answer = Answer(Prompt(token_ids=(0,), tokenizer=Bytes(), strips_answer=strips), stop)
+def deltas(text: str | bytes, *stop: str, strips: bool = False, rewrites=()) -> tuple[list[str], Answer]:
+    answer = Answer(Prompt(token_ids=(0,), tokenizer=Bytes(), strips_answer=strips, rewrites=rewrites), stop)
     shown = []
     for byte in text.encode() if isinstance(text, str) else text:
         shown.append(answer.push(byte))
@@ -91,6 +91,21 @@ def test_stripping_before_a_stop_string():
     shown, _ = deltas(" a b  STOP", "STOP", strips=True)
 
     assert "".join(shown) == "a b"
+
+
+@pytest.mark.parametrize("strips", [False, True])
+@pytest.mark.parametrize(
+    "text", ["one , two .", " . a  . it 's", "do n't ' do", "a ' b", "what ?!  n", "a .. ' s", "x 'v"]
+)
+def test_what_the_models_code_replaces_is_never_shown(text, strips):
+    rewrites = ((" .", "."), (" ,", ","), (" ?", "?"), (" ' ", "'"), (" n't", "n't"), (" 's", "'s"), (" 've", "'ve"))
+    whole = text
+    for source, target in rewrites:
+        whole = whole.replace(source, target)
+
+    shown, _ = deltas(text, strips=strips, rewrites=rewrites)
+
+    assert "".join(shown) == (whole.strip() if strips else whole)
 
 
 def test_text_of_the_first_tokens_does_not_depend_on_later_ones():

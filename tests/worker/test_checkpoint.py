@@ -11,14 +11,14 @@ import pytest
 from shared.catalogue import MODEL_TYPES
 from tests.cases import INTERNVL2
 from tests.worker.hub import Hub
-from worker.checkpoint import locate
+from worker.checkpoint import locate, own_adapters
 from worker.models.family import LoadError
 from worker.settings import WorkerSettings
 
 SCRIPT = """
 import sys
 from shared.catalogue import MODEL_TYPES
-from worker.checkpoint import locate
+from worker.checkpoint import locate, own_adapters
 from worker.models.family import LoadError
 from worker.settings import WorkerSettings
 
@@ -131,12 +131,52 @@ def test_local_directory_never_touches_the_network(monkeypatch):
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr("socket.socket.connect", refuse)
-    settings = WorkerSettings(model_id_or_path=str(INTERNVL2 / "checkpoint"), ckpt_dir=str(INTERNVL2 / "adapter"))
-
-    found = locate(settings, MODEL_TYPES["internvl2-2b"], report=pytest.fail)
+    found = locate(tuned(merge_lora=True), MODEL_TYPES["internvl2-2b"], report=pytest.fail)
 
     assert found.directory == INTERNVL2 / "checkpoint"
     assert found.adapter == INTERNVL2 / "adapter"
+
+
+def tuned(**given):
+    paths = {"model_id_or_path": str(INTERNVL2 / "checkpoint"), "ckpt_dir": str(INTERNVL2 / "adapter")}
+    return WorkerSettings(**paths | given)
+
+
+def test_tuned_directory_is_an_adapter_beside_its_base_unless_it_is_merged():
+    found = locate(tuned(), MODEL_TYPES["internvl2-2b"], report=pytest.fail)
+
+    assert (found.directory, found.adapter, found.system) == (INTERNVL2 / "checkpoint", None, None)
+    assert own_adapters(tuned()) == {"default-lora": str(INTERNVL2 / "adapter")}
+    assert own_adapters(tuned(merge_lora=True)) == {}
+
+
+def test_adapters_are_named_with_absolute_paths(monkeypatch):
+    monkeypatch.chdir(INTERNVL2)
+
+    assert own_adapters(tuned(lora_modules="a=adapter b=adapter_all")) == {
+        "default-lora": str(INTERNVL2 / "adapter"),
+        "a": str(INTERNVL2 / "adapter"),
+        "b": str(INTERNVL2 / "adapter_all"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"), [("default-lora=/x", "give that one of --lora_modules another name"), ("-=/x", "'-' can't")]
+)
+def test_adapter_that_cannot_have_its_name_is_refused(modules, message):
+    with pytest.raises(LoadError, match=message):
+        own_adapters(tuned(lora_modules=modules))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({}, "there is no --ckpt_dir"), ({"ckpt_dir": str(INTERNVL2 / "checkpoint")}, "is a full checkpoint already")],
+)
+def test_merging_without_a_lora_is_refused(given, message):
+    settings = WorkerSettings(model_id_or_path=str(INTERNVL2 / "checkpoint"), merge_lora=True, **given)
+
+    with pytest.raises(LoadError, match=message):
+        locate(settings, MODEL_TYPES["internvl2-2b"], report=pytest.fail)
 
 
 @pytest.mark.parametrize(

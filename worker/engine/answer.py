@@ -7,13 +7,15 @@ from worker.engine.prompt import Prompt
 class Answer:
     """Turns one sequence's tokens into deltas that never have to be taken back.
 
-    Held back are: half a character, a piece of a stop string, and (where the model's own code strips
-    its answers) white space that may turn out to be the last.
+    Held back are: half a character, a piece of a stop string or of what will be replaced, and (where the
+    model's own code strips its answers) white space that may turn out to be the last.
     """
 
     def __init__(self, prompt: Prompt, stop: tuple[str, ...]) -> None:
         self._detokenizer = IncrementalDetokenizer(prompt.tokenizer)
         self._stop = (*prompt.stop, *stop)
+        self._rewrites = prompt.rewrites
+        self._awaited = (*self._stop, *(source for source, _ in prompt.rewrites))
         self._strips = prompt.strips_answer
         self._held = ""
         self._is_empty = True
@@ -30,8 +32,10 @@ class Answer:
 
     def _show(self, text: str, *, is_last: bool) -> str:
         self._held += text
+        for source, target in self._rewrites:
+            self._held = self._held.replace(source, target)
         self._cut_at_stop()
-        end = len(self._held) if is_last or self.is_stopped else len(self._held) - self._stop_piece()
+        end = len(self._held) if is_last or self.is_stopped else len(self._held) - self._awaited_piece()
         shown, self._held = self._held[:end], self._held[end:]
         return self._strip(shown, is_last=is_last or self.is_stopped) if self._strips else shown
 
@@ -41,14 +45,14 @@ class Answer:
             self._held = self._held[: min(found)]
             self.is_stopped = True
 
-    def _stop_piece(self) -> int:
-        """Length of the longest end of the held text that begins a stop string."""
+    def _awaited_piece(self) -> int:
+        """Length of the longest end of the held text that begins a stop string or what will be replaced."""
         return max(
             (
                 size
-                for stop in self._stop
-                for size in range(min(len(stop) - 1, len(self._held)), 0, -1)
-                if self._held.endswith(stop[:size])
+                for awaited in self._awaited
+                for size in range(min(len(awaited) - 1, len(self._held)), 0, -1)
+                if self._held.endswith(awaited[:size])
             ),
             default=0,
         )

@@ -27,6 +27,8 @@ class Prompt:
     """The answer ends before any of these strings as well, for models that end their turns in plain text."""
     strips_answer: bool = False
     """Whether the model's own chat code strips white space around the answer."""
+    rewrites: tuple[tuple[str, str], ...] = ()
+    """What the model's own chat code replaces in its answers, in this order."""
     features: Mapping[str, Any] = field(default_factory=dict)
     """What the model's forward takes beside the ids at prefill, as `pixel_values`."""
     row_features: Mapping[str, float] = field(default_factory=dict)

@@ -1,8 +1,11 @@
 """The seam between scheduling and the model: what the engine asks of whoever computes tokens."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from worker.engine.sequence import Sequence
+
+if TYPE_CHECKING:  # it brings torch
+    from worker.engine.adapters import AdapterSlots
 
 
 class Runner(Protocol):
@@ -10,6 +13,11 @@ class Runner(Protocol):
 
     Called from the engine's thread only.
     """
+
+    @property
+    def adapters(self) -> "AdapterSlots | None":
+        """Where adapters are put beside the base; None if the model takes none."""
+        ...
 
     def prefill(self, sequence: Sequence, row: int) -> int:
         """Read the sequence's tokens (prompt and answer so far) into a free row; return the next token."""

@@ -7,6 +7,9 @@ from shared.job import SamplingParams
 from worker.engine.answer import Answer
 from worker.engine.prompt import Prompt
 
+BASE = 0
+"""The slot of the model without an adapter."""
+
 
 class SequenceStatus(StrEnum):
     """Where a sequence stands."""
@@ -20,7 +23,7 @@ class Sequence:
     """Created by whoever has a prompt, ended by the engine; lives in one engine only.
 
     `token_ids` given at the start are an earlier attempt's answer so far: they are continued,
-    not generated again, and their text isn't shown again.
+    not generated again, and their text isn't shown again. `adapter` is a slot of the runner.
     """
 
     def __init__(
@@ -30,11 +33,13 @@ class Sequence:
         sampling: SamplingParams,
         max_tokens: int,
         token_ids: tuple[int, ...] = (),
+        adapter: int = BASE,
     ) -> None:
         self.id = sequence_id
         self.prompt = prompt
         self.sampling = sampling
         self.max_tokens = max_tokens
+        self.adapter = adapter
         self.token_ids: list[int] = []
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from queue import SimpleQueue
 
 from worker.engine.engine import Engine, StepOutput
@@ -38,6 +39,21 @@ class EngineThread:
     def abort(self, sequence_id: str) -> None:
         """Drop a sequence before the next step; its last output says it was cancelled."""
         self._inbox.put(lambda: self._engine.abort(sequence_id))
+
+    def between_steps(self, action: Callable[[], None]) -> Future[None]:
+        """Run `action` in this thread once what was asked for before is done; the future says how it ended."""
+        ended: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                action()
+            except Exception as error:  # noqa: BLE001  carried over to whoever awaits, whatever it is
+                ended.set_exception(error)
+            else:
+                ended.set_result(None)
+
+        self._inbox.put(run)
+        return ended
 
     def _run(self) -> None:
         while self._obey():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache
 
+from worker.engine.adapters import AdapterSlots
 from worker.engine.cache import SlotCache
 from worker.engine.sampler import sample
 from worker.engine.sequence import Sequence
@@ -22,6 +23,7 @@ class TorchRunner:
 
     def __init__(self, model: Any, max_num_seqs: int, max_model_len: int) -> None:
         self.max_model_len = max_model_len
+        self.adapters = AdapterSlots(model)
         self._model = model
         self._device: torch.device = model.device
         config = model.config.get_text_config()
@@ -30,6 +32,7 @@ class TorchRunner:
     @torch.inference_mode()
     def prefill(self, sequence: Sequence, row: int) -> int:
         """Read prompt and answer so far through the model's own forward; return the next token."""
+        self.adapters.select([sequence.adapter])
         prompt_cache = DynamicCache()
         logits = self._model(
             input_ids=self._tensor([[*sequence.prompt.token_ids, *sequence.token_ids]]),
@@ -45,6 +48,7 @@ class TorchRunner:
     @torch.inference_mode()
     def decode(self, sequences: list[Sequence]) -> list[int]:
         """Feed each row its last token; return the next token of each."""
+        self.adapters.select([sequence.adapter for sequence in sequences])
         positions, mask = self._cache.step(len(sequences))
         logits = self._model(
             input_ids=self._tensor([[sequence.last_token_id] for sequence in sequences]),

@@ -1,29 +1,21 @@
 """A LoRA directory as fine-tuning runs leave it: low-rank changes of weights under their original names."""
 
-import json
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from worker.checkpoint import read_json
+from worker.engine.adapters import LowRank
 from worker.models.family import LoadError
 
-_PREFIX = "base_model.model."
-
-
-@dataclass(frozen=True, slots=True)
-class LowRank:
-    """The change of one weight: `scale * b @ a`."""
-
-    a: torch.Tensor  # [rank, columns]
-    b: torch.Tensor  # [rows, rank]
-    scale: float
-
-    def add_to(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the changed weight, in float32 so that nothing is lost before the model's own precision."""
-        return weight.float() + self.scale * (self.b.float() @ self.a.float())
+_KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<half>[AB])(?:\.default)?(?:\.weight)?")
+"""As PEFT writes it, and as ms-swift's own tuners do: with or without prefix, adapter name and ending."""
+_PLAIN = {"bias": "none", "use_dora": False, "fan_in_fan_out": False, "lora_bias": False}
+"""Options of adapter_config.json and the only value of each that is plain LoRA."""
+_FURTHER = ("modules_to_save", "alpha_pattern", "trainable_token_indices", "target_parameters", "layer_replication")
+"""Options that are plain LoRA only while they are empty."""
 
 
 def read_adapter(directory: Path, tensors: dict[str, Any]) -> dict[str, LowRank]:
@@ -31,30 +23,42 @@ def read_adapter(directory: Path, tensors: dict[str, Any]) -> dict[str, LowRank]
 
     Raises LoadError for whatever is more than plain LoRA on linear layers.
     """
-    config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_json(directory / "adapter_config.json")
     _refuse_unsupported(directory, config)
-    names = {key.removeprefix(_PREFIX).rsplit(".lora_", 1)[0] for key in tensors}
+    halves = _by_module(directory, tensors)
     changes = {}
-    for name in names:
-        try:
-            a, b = (tensors[f"{_PREFIX}{name}.lora_{half}.weight"][...] for half in "AB")
-        except KeyError as missing:
-            raise LoadError(f"{directory} isn't plain LoRA: it has no {missing}") from None
-        changes[f"{name}.weight"] = LowRank(a, b, _scale(config, rank=len(a)))
+    for name, found in halves.items():
+        if absent := {"A", "B"} - found.keys():
+            raise LoadError(f"{directory} isn't plain LoRA: {name} has no lora_{min(absent)}")
+        a, b = (tensors[found[half]][...] for half in "AB")
+        if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+            raise LoadError(f"{directory} isn't plain LoRA on linear layers: {name} has shapes {a.shape} and {b.shape}")
+        changes[f"{name}.weight"] = LowRank(a, b, _scale(directory, config, rank=len(a)))
     return changes
 
 
-def _scale(config: dict[str, Any], rank: int) -> float:
-    divisor = math.sqrt(rank) if config.get("use_rslora") else rank
-    return float(config["lora_alpha"] / divisor)
+def _by_module(directory: Path, keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return, for each module, the keys of its two halves."""
+    halves: dict[str, dict[str, str]] = {}
+    for key in keys:
+        if (match := _KEY.fullmatch(key)) is None:
+            raise LoadError(f"{directory} isn't plain LoRA: it has {key}")
+        halves.setdefault(match["module"], {})[match["half"]] = key
+    return halves
+
+
+def _scale(directory: Path, config: dict[str, Any], rank: int) -> float:
+    if (alpha := config.get("lora_alpha")) is None:
+        raise LoadError(f"{directory}: adapter_config.json has no lora_alpha")
+    return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 
 def _refuse_unsupported(directory: Path, config: dict[str, Any]) -> None:
     if (kind := config.get("peft_type", "LORA")) != "LORA":
         raise LoadError(f"{directory}: adapters of type {kind} can't be loaded, only LORA")
-    for option, plain in (("bias", "none"), ("use_dora", False), ("fan_in_fan_out", False)):
+    for option, plain in _PLAIN.items():
         if config.get(option, plain) != plain:
             raise LoadError(f"{directory}: LoRA with {option}={config[option]} can't be loaded")
-    for option in ("modules_to_save", "alpha_pattern"):
+    for option in _FURTHER:
         if config.get(option):
             raise LoadError(f"{directory}: LoRA with {option} can't be loaded")

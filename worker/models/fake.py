@@ -29,6 +29,8 @@ class Words:
 class FakeRunner:
     """Takes as long as it is told to: a time for each prefill, a time for each step whatever its size."""
 
+    adapters = None
+
     def __init__(self, ttft_s: float, itl_s: float) -> None:
         self._ttft_s = ttft_s
         self._itl_s = itl_s

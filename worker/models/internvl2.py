@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from shared.catalogue import MODEL_TYPES
-from shared.errors import ContextLengthExceeded, InvalidMedia, InvalidRequest
+from shared.errors import InvalidMedia
 from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, Part, ProcessorParams, Role, TextPart
 from worker.checkpoint import Checkpoint, check_context, locate, read_json, read_sampling
 from worker.engine.prompt import Prompt
@@ -20,6 +20,7 @@ from worker.models.family import LoadError, ModelFacts
 from worker.models.internvl2_media import Tiler
 from worker.models.internvl2_weights import build_model, translate_config
 from worker.models.memory import start_runner
+from worker.models.refusal import check_room, check_turn
 from worker.models.tokenizer import read_vocabulary
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
@@ -103,7 +104,7 @@ class InternVL2:
         if messages[0].role is not Role.SYSTEM:
             messages = [Message(Role.SYSTEM, (TextPart(self.system),)), *messages]
         for index, message in enumerate(messages):
-            _check_role(message, index)
+            check_turn(message, index)
             yield from self.template.headers[message.role]
             body = [segment for part in message.parts for segment in self._part(part, counts)]
             if any(body) or message.role is Role.SYSTEM:  # another turn without content is its header alone
@@ -130,12 +131,7 @@ class InternVL2:
         for part in (part for message in messages for part in message.parts if isinstance(part, MediaPart)):
             tiles[part] = _cut_one(tiler, part, media[part])
             num_tokens += self.tile_length * sum(map(len, tiles[part]))
-            if num_tokens > self.facts.max_model_len:
-                raise ContextLengthExceeded(
-                    f"the pictures up to {part.param} alone take {num_tokens} tokens; "
-                    f"the model takes {self.facts.max_model_len}",
-                    param="messages",
-                )
+            check_room(num_tokens, self.facts.max_model_len, part.param)
         return tiles
 
 
@@ -147,13 +143,6 @@ def _cut_one(tiler: Tiler, part: MediaPart, content: bytes) -> list[torch.Tensor
             return tiler.frames(content, part.param)
         case MediaKind.AUDIO:
             raise InvalidMedia("the model takes no audio", param=part.param)
-
-
-def _check_role(message: Message, index: int) -> None:
-    if message.role is Role.SYSTEM and index > 0:
-        raise InvalidRequest("only the first message may be the system's", param="messages")
-    if message.role is not Role.USER and not all(isinstance(part, TextPart) for part in message.parts):
-        raise InvalidRequest("pictures and clips may stand in the user's messages only", param="messages")
 
 
 def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:

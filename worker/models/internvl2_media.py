@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from shared.errors import InvalidRequest
 from shared.job import ProcessorParams
+from worker.models.refusal import check_wish, check_wishes
 from worker.prepare.image import decode_image
 from worker.prepare.video import decode_frames
 
@@ -28,12 +28,9 @@ class Tiler:
     """Frames taken from a clip."""
 
     def adjusted(self, wishes: ProcessorParams) -> "Tiler":
-        """Return the tiler with a request's wishes; raises InvalidRequest for more tiles than it was made for."""
-        if wishes.max_num is not None and wishes.max_num > self.max_tiles:
-            raise InvalidRequest(
-                f"max_num is {wishes.max_num}; the model takes at most {self.max_tiles} tiles of a picture",
-                param="mm_processor_kwargs.max_num",
-            )
+        """Return the tiler with a request's wishes; raises InvalidRequest for those it can't honour."""
+        check_wishes(wishes, {"max_num", "num_frames"})
+        check_wish("max_num", wishes.max_num, self.max_tiles, "tiles of a picture")
         return replace(
             self,
             max_tiles=wishes.max_num or self.max_tiles,
@@ -49,7 +46,7 @@ class Tiler:
         frames = decode_frames(content, self._frame_indices, param)
         return [self._tiles(frame, max_tiles=1) for frame in frames]
 
-    def _frame_indices(self, num_frames: int) -> list[int]:
+    def _frame_indices(self, num_frames: int, rate: float) -> list[int]:
         """Return the middle of each segment, rounded as the authors round."""
         length = (num_frames - 1) / self.num_segments
         return [int(length / 2 + round(length * segment)) for segment in range(self.num_segments)]

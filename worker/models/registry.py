@@ -75,8 +75,19 @@ def _of_reference(reference: str) -> ModelType:
             return MODEL_TYPES["qwen-vl-chat"]
         case "llava" if "mm_vision_tower" in config:  # transformers' Llava has another name for it
             return MODEL_TYPES[f"yi-vl-{'34b' if config.get('hidden_size') == _YI_34B_WIDTH else '6b'}-chat"]
+        case "qwen2_audio":
+            return MODEL_TYPES["qwen2-audio-7b-instruct"]
+        case "minicpmv":
+            return _minicpmv(str(config.get("version")))
         case unknown:
             raise LoadError(f"{reference} holds a model of type {unknown}, which no family here serves")
+
+
+def _minicpmv(version: str) -> ModelType:
+    """Return the entry of a version, which the original writes now as a string and now as a number."""
+    if (entry := MODEL_TYPES.get(f"minicpm-v-v{version.replace('.', '_')}-chat")) is None:
+        raise LoadError(f"the checkpoint is MiniCPM-V of version {version}; served are 2.5 and 2.6")
+    return entry
 
 
 def _internvl2(text: dict[str, object]) -> ModelType:

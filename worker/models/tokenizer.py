@@ -25,7 +25,8 @@ def read_vocabulary(directory: Path, unlisted: re.Pattern[str] | None = None) ->
     if (directory / "tokenizer.model").exists():
         return _read_sentencepiece(directory, unlisted)
     if (directory / "tokenizer.json").exists():
-        return _from_backend(PreTrainedTokenizerFast.from_pretrained(directory).backend_tokenizer)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
+        return _from_backend(tokenizer.backend_tokenizer, _ordinary_pad(directory, tokenizer))
     if (directory / "vocab.json").exists():
         return _from_backend(Qwen2Tokenizer.from_pretrained(directory).backend_tokenizer)
     raise LoadError(f"{directory} has no tokenizer: neither tokenizer.model, tokenizer.json nor vocab.json")
@@ -102,11 +103,23 @@ def _unlisted_controls(model: SentencePieceProcessor, unlisted: re.Pattern[str])
     return [ControlToken(piece, i, is_piece=True) for piece, i in pieces if unlisted.fullmatch(piece)]
 
 
-def _from_backend(backend: Tokenizer) -> Vocabulary:
-    added = backend.get_added_tokens_decoder()
+def _from_backend(backend: Tokenizer, ordinary: str | None = None) -> Vocabulary:
+    """Return the vocabulary; `ordinary` is an added token that is text all the same."""
+    added = {i: token for i, token in backend.get_added_tokens_decoder().items() if token.content != ordinary}
     begins = backend.encode("", add_special_tokens=True).ids[:1]
     controls = [ControlToken(token.content, token_id, token.rstrip) for token_id, token in added.items()]
     return Vocabulary(BackendCodec(backend), controls, added[begins[0]].content if begins else None, None)
+
+
+def _ordinary_pad(directory: Path, tokenizer: Any) -> str | None:
+    """Return the pad token if it is a word that nothing declares special, as MiniCPM-V 2.5's exclamation mark."""
+    listed = {token["content"] for token in _read_json(directory / "tokenizer.json")["added_tokens"]}
+    listed |= {
+        _content(t) for t in _read_json(directory / "tokenizer_config.json").get("added_tokens_decoder", {}).values()
+    }
+    words = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)
+    pad: str | None = tokenizer.pad_token
+    return pad if pad in words and pad not in listed else None
 
 
 def _content(token: str | dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from worker.models.adapter import LowRank, read_adapter
+from worker.engine.adapters import LowRank
+from worker.models.adapter import read_adapter
 from worker.models.family import LoadError
 
 Weights = dict[str, Any]
@@ -75,8 +76,13 @@ def open_weights(
         weights = {name: weight for name, weight in weights.items() if not name.startswith(prefix)}
         weights |= {prefix + name: weight for name, weight in tower.items()}
     if adapter is not None:
-        _apply(weights, read_adapter(adapter, _open_files(adapter, "adapter_model.safetensors", "adapter_model.bin")))
+        _apply(weights, read_adapter(adapter, open_adapter(adapter)))
     return CountedWeights(weights, report)
+
+
+def open_adapter(directory: Path) -> Weights:
+    """Return a LoRA directory's tensors; raises LoadError if they can't be had."""
+    return _open_files(directory, "adapter_model.safetensors", "adapter_model.bin")
 
 
 def _apply(weights: Weights, changes: dict[str, LowRank]) -> None:

@@ -1,1 +1,1 @@
-"""From a job's messages to what a model family takes: decoded pictures and frames."""
+"""From a job's messages to what a model family takes: decoded pictures, frames and signals."""

@@ -16,8 +16,12 @@ _SIGNATURES = {"MP4 or MOV": (4, b"ftyp"), "WebM or Matroska": (0, b"\x1aE\xdf\x
 """Offset and bytes of each container; a playlist, which would make the decoder open other files, is none."""
 
 
-def decode_frames(content: bytes, choose: Callable[[int], Sequence[int]], param: str) -> list[Image.Image]:
-    """Return the frames `choose` picks by index, given how many there are; raises InvalidMedia about `param`."""
+Choice = Callable[[int, float], Sequence[int]]
+"""The indices of the frames to be seen, given how many there are and how many a second has on average."""
+
+
+def decode_frames(content: bytes, choose: Choice, param: str) -> list[Image.Image]:
+    """Return the frames `choose` picks; raises InvalidMedia about `param`."""
     if not any(content.startswith(mark, offset) for offset, mark in _SIGNATURES.values()):
         raise InvalidMedia(f"the clip isn't in a format that is taken: {', '.join(_SIGNATURES)}", param=param)
     try:
@@ -26,11 +30,11 @@ def decode_frames(content: bytes, choose: Callable[[int], Sequence[int]], param:
         raise InvalidMedia("the clip can't be decoded; is it a whole file?", param=param) from error
 
 
-def _decode(content: bytes, choose: Callable[[int], Sequence[int]], param: str) -> list[Image.Image]:
+def _decode(content: bytes, choose: Choice, param: str) -> list[Image.Image]:
     reader = decord.VideoReader(BytesIO(content), num_threads=1)
     if (num_frames := len(reader)) > MAX_FRAMES:
         raise InvalidMedia(f"the clip has {num_frames} frames; at most {MAX_FRAMES} are taken", param=param)
-    indices = choose(num_frames)
+    indices = choose(num_frames, reader.get_avg_fps())
     height, width = reader[0].shape[:2]
     if height * width * len(indices) > MAX_PIXELS:
         raise InvalidMedia(f"the frames to be seen have more than {MAX_PIXELS} pixels together", param=param)

@@ -21,7 +21,8 @@ def settings(**given):
 
 @cache
 def golden_model(adapter=None, folder=INTERNVL2):
-    tuned = {} if adapter is None else {"ckpt_dir": str(folder / adapter)}
+    """The base, or one with an adapter merged into it."""
+    tuned = {} if adapter is None else {"ckpt_dir": str(folder / adapter), "merge_lora": True}
     return load_model(settings(model_id_or_path=str(folder / "checkpoint"), **tuned), report=lambda words: None)
 
 

@@ -27,7 +27,7 @@ def alter(adapter, **changes):
 
 
 def load(adapter, **given):
-    return load_model(settings(ckpt_dir=str(adapter), **given), report=lambda words: None)
+    return load_model(settings(ckpt_dir=str(adapter), merge_lora=True, **given), report=lambda words: None)
 
 
 def first_weight(model):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.cases import INTERNVL2, QWEN_VL, YI_VL
+from tests.cases import INTERNVL2, MINICPMV, QWEN2_AUDIO, QWEN_VL, YI_VL
 from tests.worker.models import original
 from worker.models.family import LoadError
 from worker.models.registry import find_model_type
@@ -31,7 +31,15 @@ def checkpoint(folder, **config):
         ({"model_id_or_path": "OpenGVLab/InternVL2-2B"}, "internvl2-2b"),
         ({"model_id_or_path": "opengvlab/internvl2-llama3-76b"}, "internvl2-76b"),
         ({"model_id_or_path": str(INTERNVL2 / "checkpoint")}, "internvl2-2b"),
+        ({"model_id_or_path": "qwen/Qwen2-Audio-7B-Instruct"}, "qwen2-audio-7b-instruct"),
+        ({"model_id_or_path": str(QWEN2_AUDIO / "checkpoint")}, "qwen2-audio-7b-instruct"),
+        ({"ckpt_dir": str(QWEN2_AUDIO / "adapter")}, "qwen2-audio-7b-instruct"),
         ({"ckpt_dir": str(INTERNVL2 / "adapter")}, "internvl2-2b"),
+        ({"model_id_or_path": "openbmb/MiniCPM-Llama3-V-2_5"}, "minicpm-v-v2_5-chat"),
+        ({"model_id_or_path": "OpenBMB/MiniCPM-V-2_6"}, "minicpm-v-v2_6-chat"),
+        ({"model_id_or_path": str(MINICPMV["2.5"] / "checkpoint")}, "minicpm-v-v2_5-chat"),
+        ({"model_id_or_path": str(MINICPMV["2.6"] / "checkpoint")}, "minicpm-v-v2_6-chat"),
+        ({"ckpt_dir": str(MINICPMV["2.6"] / "adapter")}, "minicpm-v-v2_6-chat"),
         ({"ckpt_dir": str(INTERNVL2 / "checkpoint")}, "internvl2-2b"),
         ({"model_id_or_path": "qwen/Qwen-VL-Chat"}, "qwen-vl-chat"),
         ({"model_id_or_path": str(QWEN_VL / "checkpoint")}, "qwen-vl-chat"),
@@ -96,6 +104,7 @@ def test_unknown_model_is_told_what_is_known(given, message):
         ({"model_type": "mamba"}, "a model of type mamba"),
         ({"model_type": "qwen"}, "a model of type qwen"),
         ({"model_type": "llava"}, "a model of type llava"),
+        ({"model_type": "minicpmv"}, "MiniCPM-V of version None; served are 2.5 and 2.6"),
         ({"llm_config": {"architectures": ["MambaForCausalLM"]}}, "language model is MambaForCausalLM"),
         ({"llm_config": None}, "language model is None"),
     ],

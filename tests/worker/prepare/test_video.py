@@ -12,7 +12,7 @@ PARAM = "messages[0].content[0]"
 CLIP = (INTERNVL2 / "media" / "clip.mp4").read_bytes()
 
 
-def refused(content, choose=lambda num_frames: [0]):
+def refused(content, choose=lambda num_frames, rate: [0]):
     with pytest.raises(InvalidMedia) as raised:
         decode_frames(content, choose, PARAM)
     assert raised.value.param == PARAM
@@ -20,8 +20,8 @@ def refused(content, choose=lambda num_frames: [0]):
 
 
 def test_frames_come_in_the_order_asked_for():
-    frames = decode_frames(CLIP, lambda num_frames: [0, num_frames - 1], PARAM)
-    again = decode_frames(CLIP, lambda num_frames: [num_frames - 1, 0, 0], PARAM)
+    frames = decode_frames(CLIP, lambda num_frames, rate: [0, num_frames - 1], PARAM)
+    again = decode_frames(CLIP, lambda num_frames, rate: [num_frames - 1, 0, 0], PARAM)
 
     assert all(frame.mode == "RGB" and frame.size == (160, 96) for frame in frames)
     assert frames[0].tobytes() != frames[1].tobytes()
@@ -47,11 +47,11 @@ def test_what_is_no_clip_never_reaches_the_decoder(content, capfd):
     "content", [CLIP[: len(CLIP) // 2], CLIP[:-500], CLIP[:64], CLIP[:5000] + bytes(len(CLIP) - 5000), CLIP[:12]]
 )
 def test_broken_clip_is_refused(content):
-    assert "can't be decoded" in refused(content, lambda num_frames: list(range(num_frames)))
+    assert "can't be decoded" in refused(content, lambda num_frames, rate: list(range(num_frames)))
 
 
 def test_frames_beyond_the_end_are_no_crash():
-    assert "can't be decoded" in refused(CLIP, lambda num_frames: [num_frames])
+    assert "can't be decoded" in refused(CLIP, lambda num_frames, rate: [num_frames])
 
 
 def test_limits_on_frames_and_pixels_hold(monkeypatch):
@@ -59,9 +59,17 @@ def test_limits_on_frames_and_pixels_hold(monkeypatch):
     assert refused(CLIP) == "the clip has 37 frames; at most 36 are taken"
     monkeypatch.undo()
     monkeypatch.setattr(video, "MAX_PIXELS", 3 * 160 * 96)
-    assert len(decode_frames(CLIP, lambda num_frames: [0, 1, 2], PARAM)) == 3
-    assert "more than 46080 pixels" in refused(CLIP, lambda num_frames: [0, 1, 2, 3])
+    assert len(decode_frames(CLIP, lambda num_frames, rate: [0, 1, 2], PARAM)) == 3
+    assert "more than 46080 pixels" in refused(CLIP, lambda num_frames, rate: [0, 1, 2, 3])
+
+
+def test_choice_is_told_how_many_frames_a_second_has():
+    heard = []
+
+    decode_frames(CLIP, lambda num_frames, rate: heard.append((num_frames, rate)) or [0], PARAM)
+
+    assert heard == [(37, 10.0)]
 
 
 def test_frames_are_pictures():
-    assert isinstance(decode_frames(CLIP, lambda num_frames: [0], PARAM)[0], Image.Image)
+    assert isinstance(decode_frames(CLIP, lambda num_frames, rate: [0], PARAM)[0], Image.Image)

@@ -1,0 +1,5 @@
+"""The whole walk's processes, as the acceptance tests start them."""
+
+from tests.acceptance.conftest import new_stack
+
+__all__ = ["new_stack"]
