@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from shared.job import MediaKind
 
+_PICTURES = (MediaKind.IMAGE,)
 _VISION = (MediaKind.IMAGE, MediaKind.VIDEO)
 _QWEN2_AUDIO = "Qwen/Qwen2-Audio-7B-Instruct"
 
@@ -15,6 +16,8 @@ class Family(StrEnum):
     INTERNVL2 = "internvl2"
     QWEN2_AUDIO = "qwen2_audio"
     MINICPMV = "minicpmv"
+    QWEN_VL = "qwen_vl"
+    YI_VL = "yi_vl"
     GENERIC = "generic"
     FAKE = "fake"
 
@@ -53,6 +56,9 @@ MODEL_TYPES: dict[str, ModelType] = {
         ModelType("qwen2-audio-7b-instruct", Family.QWEN2_AUDIO, _QWEN2_AUDIO, _QWEN2_AUDIO, (MediaKind.AUDIO,)),
         _minicpmv("2_5", "MiniCPM-Llama3-V-2_5", MediaKind.IMAGE),
         _minicpmv("2_6", "MiniCPM-V-2_6", *_VISION),
+        ModelType("qwen-vl-chat", Family.QWEN_VL, "Qwen/Qwen-VL-Chat", "qwen/Qwen-VL-Chat", _PICTURES),
+        ModelType("yi-vl-6b-chat", Family.YI_VL, "01-ai/Yi-VL-6B", "01ai/Yi-VL-6B", _PICTURES),
+        ModelType("yi-vl-34b-chat", Family.YI_VL, "01-ai/Yi-VL-34B", "01ai/Yi-VL-34B", _PICTURES),
         ModelType("generic", Family.GENERIC),
         ModelType("fake", Family.FAKE),
     )

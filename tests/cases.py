@@ -8,6 +8,8 @@ from shared.job import MediaKind, MediaPart, Message, Role, TextPart
 
 GOLDEN = Path(__file__).parent / "golden"
 INTERNVL2 = GOLDEN / "internvl2-2b"
+QWEN_VL = GOLDEN / "qwen-vl-chat"
+YI_VL = GOLDEN / "yi-vl-6b-chat"
 QWEN2_AUDIO = GOLDEN / "qwen2-audio-7b-instruct"
 MINICPMV = {version: GOLDEN / f"minicpm-v-v{version.replace('.', '_')}-chat" for version in ("2.5", "2.6")}
 

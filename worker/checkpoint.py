@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.catalogue import ModelType
+from shared.catalogue import ModelType, find_by_hub_id
 from shared.fleet import ADAPTER_NAME
 from shared.job import SamplingParams
 from worker.models.family import LoadError
@@ -119,11 +119,12 @@ def check_hub_id(name: str) -> None:
 def _base_directory(
     name: str | None, settings: WorkerSettings, model_type: ModelType, report: Callable[[str], None]
 ) -> Path:
-    name = name or (model_type.huggingface_id if settings.use_hf else model_type.modelscope_id)
+    if name and Path(name).is_dir():
+        return _full_checkpoint(Path(name))
+    if known := find_by_hub_id(name) if name else model_type:  # runs may record the other hub's id
+        name = known.huggingface_id if settings.use_hf else known.modelscope_id
     if name is None:
         raise LoadError(f"{model_type.name} has no weights to download: name a directory with --model_id_or_path")
-    if Path(name).is_dir():
-        return _full_checkpoint(Path(name))
     check_hub_id(name)
     return _download(name, settings.use_hf, report)
 

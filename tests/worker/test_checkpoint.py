@@ -70,6 +70,14 @@ def test_download_brings_weights_and_configuration_but_no_code(hub, download):
     assert "%" in done.stderr  # a progress bar
 
 
+def test_weights_known_by_the_other_hubs_id_are_found(download):
+    settings = WorkerSettings(model_type="yi-vl-6b-chat", model_id_or_path="01-ai/Yi-VL-6B", use_hf=False)
+    reports = []
+
+    with pytest.raises(LoadError, match="ModelScope did not give 01ai/Yi-VL-6B"):
+        locate(settings, MODEL_TYPES["yi-vl-6b-chat"], reports.append)
+
+
 def test_download_that_breaks_off_is_resumed(hub, download):
     large = hub.directory / "model-00002-of-00002.safetensors"
     large.write_bytes(os.urandom(1 << 20) * 24)

@@ -13,9 +13,9 @@ class Answer:
 
     def __init__(self, prompt: Prompt, stop: tuple[str, ...]) -> None:
         self._detokenizer = IncrementalDetokenizer(prompt.tokenizer)
-        self._stop = stop
+        self._stop = (*prompt.stop, *stop)
         self._rewrites = prompt.rewrites
-        self._awaited = (*stop, *(source for source, _ in prompt.rewrites))
+        self._awaited = (*self._stop, *(source for source, _ in prompt.rewrites))
         self._strips = prompt.strips_answer
         self._held = ""
         self._is_empty = True

@@ -23,6 +23,8 @@ class Prompt:
     """Reads the answer's tokens."""
     stop_token_ids: frozenset[int] = frozenset()
     """Any of these ends the answer and isn't part of it."""
+    stop: tuple[str, ...] = ()
+    """The answer ends before any of these strings as well, for models that end their turns in plain text."""
     strips_answer: bool = False
     """Whether the model's own chat code strips white space around the answer."""
     rewrites: tuple[tuple[str, str], ...] = ()
@@ -31,3 +33,5 @@ class Prompt:
     """What the model's forward takes beside the ids at prefill, as `pixel_values`."""
     token_features: Mapping[str, Any] = field(default_factory=dict)
     """Of that what has one column a token, shape [1, tokens]; the answer's tokens get what the prompt's last has."""
+    row_features: Mapping[str, float] = field(default_factory=dict)
+    """What it takes at every step, prefill and decode, one number a row; every prompt of a model has the same ones."""

@@ -42,6 +42,7 @@ class TorchRunner:
             use_cache=True,
             **keep_last(self._model),
             **self._features(sequence),
+            **self._row_features([sequence]),
         ).logits
         self._cache.put(row, prompt_cache, shifts.take())
         return self._choose(logits, [sequence])[0]
@@ -57,6 +58,7 @@ class TorchRunner:
             attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,
+            **self._row_features(sequences),
         ).logits
         return self._choose(logits, sequences)
 
@@ -74,6 +76,10 @@ class TorchRunner:
             known = feature[:, -1:].expand(-1, len(sequence.token_ids))
             placed[name] = torch.cat([feature, known], dim=1).to(self._device)
         return placed
+
+    def _row_features(self, sequences: Rows[Sequence]) -> dict[str, torch.Tensor]:
+        rows = [sequence.prompt.row_features for sequence in sequences]
+        return {name: self._tensor([row[name] for row in rows]) for name in rows[0]}
 
     def _choose(self, logits: torch.Tensor, sequences: Rows[Sequence]) -> list[int]:
         params = [sequence.sampling for sequence in sequences]

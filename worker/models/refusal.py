@@ -19,7 +19,7 @@ def check_wishes(wishes: ProcessorParams, known: Collection[str]) -> None:
     for name in wishes.__struct_fields__:
         if name not in known and getattr(wishes, name) is not None:
             raise InvalidRequest(
-                f"the model doesn't know {name}; leave it out (it knows {', '.join(sorted(known))})",
+                f"the model doesn't know {name}; leave it out (it knows {', '.join(sorted(known)) or 'no wish'})",
                 param=f"mm_processor_kwargs.{name}",
             )
 

@@ -20,6 +20,7 @@ _INTERNVL2_SIZES = {
     ("LlamaForCausalLM", 8192): "76b",
 }
 """(Architecture, width) of the language model of each published size."""
+_YI_34B_WIDTH = 7168
 
 
 def load_model(settings: WorkerSettings, report: Callable[[str], None]) -> Model:
@@ -83,6 +84,10 @@ def of_reference(reference: str) -> ModelType:
     match config.get("model_type"):
         case "internvl_chat":
             return _internvl2(config.get("llm_config") or {})
+        case "qwen" if "visual" in config:  # without it, a model of text alone
+            return MODEL_TYPES["qwen-vl-chat"]
+        case "llava" if "mm_vision_tower" in config:  # transformers' Llava has another name for it
+            return MODEL_TYPES[f"yi-vl-{'34b' if config.get('hidden_size') == _YI_34B_WIDTH else '6b'}-chat"]
         case "qwen2_audio":
             return MODEL_TYPES["qwen2-audio-7b-instruct"]
         case "minicpmv":

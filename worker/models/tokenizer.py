@@ -5,6 +5,7 @@ tokenizers do; everything else goes through the tokenizers library.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from worker.models.family import LoadError
 from worker.models.vocabulary import ControlToken, Vocabulary
 
 
-def read_vocabulary(directory: Path) -> Vocabulary:
-    """Return the vocabulary of the checkpoint in this directory; raises LoadError if it has none."""
+def read_vocabulary(directory: Path, unlisted: re.Pattern[str] | None = None) -> Vocabulary:
+    """Return the vocabulary of the checkpoint in this directory; raises LoadError if it has none.
+
+    Sentencepiece's own pieces that match `unlisted` steer the model too, although no file lists them as control tokens.
+    """
     if (directory / "tokenizer.model").exists():
-        return _read_sentencepiece(directory)
+        return _read_sentencepiece(directory, unlisted)
     if (directory / "tokenizer.json").exists():
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory)
         return _from_backend(tokenizer.backend_tokenizer, _ordinary_pad(directory, tokenizer))
@@ -71,7 +75,7 @@ class BackendCodec:
         return self._pieces.get(token_id)
 
 
-def _read_sentencepiece(directory: Path) -> Vocabulary:
+def _read_sentencepiece(directory: Path, unlisted: re.Pattern[str] | None) -> Vocabulary:
     config = _read_json(directory / "tokenizer_config.json")
     proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # made at import
     proto.ParseFromString((directory / "tokenizer.model").read_bytes())
@@ -80,6 +84,8 @@ def _read_sentencepiece(directory: Path) -> Vocabulary:
     model = SentencePieceProcessor(model_proto=proto.SerializeToString())
     bos = _content(config.get("bos_token", "<s>")) if config.get("add_bos_token", True) else None
     controls = _listed_controls(directory, config, model)
+    if unlisted is not None:
+        controls = _unlisted_controls(model, unlisted) + controls  # a listed one counts for more
     return Vocabulary(SentencePieceCodec(model), controls, bos, model.unk_id())
 
 
@@ -90,6 +96,11 @@ def _listed_controls(directory: Path, config: dict[str, Any], model: SentencePie
     own = [i for i in range(model.get_piece_size()) if model.is_control(i) or model.is_unknown(i)]
     added = _read_json(directory / "added_tokens.json")
     return [ControlToken(model.id_to_piece(i), i) for i in own] + [ControlToken(t, i) for t, i in added.items()]
+
+
+def _unlisted_controls(model: SentencePieceProcessor, unlisted: re.Pattern[str]) -> list[ControlToken]:
+    pieces = ((model.id_to_piece(i), i) for i in range(model.get_piece_size()))
+    return [ControlToken(piece, i, is_piece=True) for piece, i in pieces if unlisted.fullmatch(piece)]
 
 
 def _from_backend(backend: Tokenizer, ordinary: str | None = None) -> Vocabulary:

@@ -48,6 +48,8 @@ class ControlToken:
     id: int
     strips_right: bool = False
     """Whether white space after it is dropped."""
+    is_piece: bool = False
+    """Whether it is an ordinary piece to the codec, which makes it of text unless that is escaped."""
 
 
 class Vocabulary:
@@ -60,7 +62,7 @@ class Vocabulary:
         """What every prompt begins with."""
         self._texts = {control.id: control.text for control in self._controls.values()}
         self._forbidden = self._texts.keys() - {unknown_id}
-        self._split = re.compile(_any_of(self._controls))
+        self._split = re.compile(_any_of(text for text, control in self._controls.items() if not control.is_piece))
         pieces = {piece for token_id in self._texts if (piece := codec.piece(token_id)) is not None}
         self._literals = re.compile(f"(?={_any_of({*self._controls, *pieces})})")  # overlapping ones as well
 

@@ -1,11 +1,12 @@
 """The tensors of a checkpoint under their original names, read when asked for and changed by an adapter on the way."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from threading import Lock
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -58,9 +59,22 @@ class _CountedWeight:
         return tensor
 
 
-def open_weights(directory: Path, adapter: Path | None, report: Callable[[str], None]) -> Weights:
-    """Return a checkpoint's weights, changed by the adapter; raises LoadError if they can't be had."""
+def open_weights(
+    directory: Path,
+    adapter: Path | None,
+    report: Callable[[str], None],
+    *,
+    beside: Mapping[str, Path] = MappingProxyType({}),
+) -> Weights:
+    """Return a checkpoint's weights, changed by the adapter; raises LoadError if they can't be had.
+
+    `beside` names directories whose weights count, under a prefix, instead of the checkpoint's own copies.
+    """
     weights = _open_files(directory, "model.safetensors", "pytorch_model.bin")
+    for prefix, place in beside.items():
+        tower = _open_files(place, "model.safetensors", "pytorch_model.bin")
+        weights = {name: weight for name, weight in weights.items() if not name.startswith(prefix)}
+        weights |= {prefix + name: weight for name, weight in tower.items()}
     if adapter is not None:
         _apply(weights, read_adapter(adapter, open_adapter(adapter)))
     return CountedWeights(weights, report)

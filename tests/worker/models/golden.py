@@ -20,10 +20,10 @@ def settings(**given):
 
 
 @cache
-def golden_model(adapter=None):
+def golden_model(adapter=None, folder=INTERNVL2):
     """The base, or one with an adapter merged into it."""
-    tuned = {} if adapter is None else {"ckpt_dir": str(INTERNVL2 / adapter), "merge_lora": True}
-    return load_model(settings(**tuned), report=lambda words: None)
+    tuned = {} if adapter is None else {"ckpt_dir": str(folder / adapter), "merge_lora": True}
+    return load_model(settings(model_id_or_path=str(folder / "checkpoint"), **tuned), report=lambda words: None)
 
 
 def generate(runner, *sequences, max_num_seqs=8):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.cases import INTERNVL2, MINICPMV, QWEN2_AUDIO
+from tests.cases import INTERNVL2, MINICPMV, QWEN2_AUDIO, QWEN_VL, YI_VL
 from tests.worker.models import original
 from worker.models.family import LoadError
 from worker.models.registry import find_model_type, served_name
@@ -41,6 +41,13 @@ def checkpoint(folder, **config):
         ({"model_id_or_path": str(MINICPMV["2.6"] / "checkpoint")}, "minicpm-v-v2_6-chat"),
         ({"ckpt_dir": str(MINICPMV["2.6"] / "adapter")}, "minicpm-v-v2_6-chat"),
         ({"ckpt_dir": str(INTERNVL2 / "checkpoint")}, "internvl2-2b"),
+        ({"model_id_or_path": "qwen/Qwen-VL-Chat"}, "qwen-vl-chat"),
+        ({"model_id_or_path": str(QWEN_VL / "checkpoint")}, "qwen-vl-chat"),
+        ({"ckpt_dir": str(QWEN_VL / "adapter")}, "qwen-vl-chat"),
+        ({"model_id_or_path": "01ai/Yi-VL-34B"}, "yi-vl-34b-chat"),
+        ({"model_id_or_path": "01-ai/Yi-VL-6B"}, "yi-vl-6b-chat"),
+        ({"model_id_or_path": str(YI_VL / "checkpoint")}, "yi-vl-6b-chat"),
+        ({"ckpt_dir": str(YI_VL / "adapter_all")}, "yi-vl-6b-chat"),
         ({"model_type": "internvl2-26b", "ckpt_dir": str(INTERNVL2 / "adapter")}, "internvl2-26b"),
         ({"model_id_or_path": "someone/something"}, "generic"),
     ],
@@ -63,6 +70,12 @@ def test_size_is_read_from_the_checkpoint(tmp_path, architecture, width, name):
     text = original.TEXT | {"architectures": [architecture], "hidden_size": width}
 
     assert find(model_id_or_path=checkpoint(tmp_path, llm_config=text)) == name
+
+
+def test_larger_yi_is_known_by_its_width(tmp_path):
+    config = json.loads((YI_VL / "checkpoint" / "config.json").read_text()) | {"hidden_size": 7168}
+
+    assert find(model_id_or_path=checkpoint(tmp_path, **config)) == "yi-vl-34b-chat"
 
 
 def test_directory_that_no_family_claims_is_the_generic_ones(tmp_path):

@@ -1,0 +1,56 @@
+"""Every golden case of Qwen-VL through the whole HTTP walk."""
+
+from collections.abc import Iterator
+
+import pytest
+from openai import BadRequestError
+
+from tests.acceptance.golden_walk import Walk, golden_walk
+from tests.cases import QWEN_VL, read_cases
+
+CASES = read_cases(QWEN_VL)
+HOSTILE = [name for name in CASES if "special" in name]
+NUMBERED_BY_TURN = [name for name, case in CASES.items() if case.facts["image_numbering"] == "turn"]
+"""The prompt of one helper of the authors, which no request asks for."""
+HONEST = [name for name in CASES if name not in {*HOSTILE, *NUMBERED_BY_TURN}]
+
+
+@pytest.fixture(scope="module")
+def walk() -> Iterator[Walk]:
+    with golden_walk("qwen-vl-chat", QWEN_VL, ["adapter"]) as walk:
+        yield walk
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_case_answers_as_the_authors_code_does(walk, name):
+    case = CASES[name]
+
+    completion = walk.ask(case)
+
+    assert completion.choices[0].message.content == case.facts["greedy_text"].removesuffix("<|im_end|>")
+    assert completion.choices[0].finish_reason == case.facts["finish"]
+    assert completion.usage.prompt_tokens == len(case.facts["input_ids"])
+    assert completion.usage.completion_tokens == len(case.facts["greedy_ids"])
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_streamed_answer_is_the_plain_one(walk, name):
+    facts = CASES[name].facts
+    expected = (facts["greedy_text"].removesuffix("<|im_end|>"), facts["finish"], len(facts["greedy_ids"]))
+
+    assert expected == walk.stream(CASES[name])
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_typed_control_tokens_stay_text(walk, name):
+    """The authors' prompt is shorter, because there the typed tag becomes a single control token."""
+    completion = walk.ask(CASES[name])
+
+    assert completion.usage.prompt_tokens > len(CASES[name].facts["input_ids"])
+
+
+def test_wish_that_the_model_has_no_choice_in_is_refused_by_name(walk):
+    with pytest.raises(BadRequestError) as refusal:
+        walk.ask(CASES["image"], extra_body={"mm_processor_kwargs": {"max_num": 2}})
+
+    assert refusal.value.param == "mm_processor_kwargs.max_num"

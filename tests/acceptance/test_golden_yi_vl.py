@@ -1,0 +1,58 @@
+"""Every golden case of Yi-VL through the whole HTTP walk."""
+
+from collections.abc import Iterator
+
+import pytest
+from openai import BadRequestError
+
+from tests.acceptance.golden_walk import Walk, golden_walk
+from tests.cases import YI_VL, read_cases
+
+CASES = read_cases(YI_VL)
+HOSTILE = [name for name in CASES if "special" in name]
+HONEST = [name for name in CASES if name not in HOSTILE]
+
+
+@pytest.fixture(scope="module")
+def walk() -> Iterator[Walk]:
+    with golden_walk("yi-vl-6b-chat", YI_VL, ["adapter", "adapter_all"]) as walk:
+        yield walk
+
+
+def reason(case):
+    """The original tells its two ways to stop apart."""
+    return "length" if case.facts["finish"] == "length" else "stop"
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_case_answers_as_the_authors_code_does(walk, name):
+    case = CASES[name]
+
+    completion = walk.ask(case)
+
+    assert completion.choices[0].message.content == case.facts["greedy_text"]
+    assert completion.choices[0].finish_reason == reason(case)
+    assert completion.usage.prompt_tokens == case.facts["expanded_length"]
+    assert completion.usage.completion_tokens == len(case.facts["greedy_ids"])
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_streamed_answer_is_the_plain_one(walk, name):
+    case = CASES[name]
+
+    assert (case.facts["greedy_text"], reason(case), len(case.facts["greedy_ids"])) == walk.stream(case)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_typed_control_tokens_stay_text(walk, name):
+    """The authors' prompt is shorter, because there the typed strings become single control tokens."""
+    completion = walk.ask(CASES[name])
+
+    assert completion.usage.prompt_tokens > CASES[name].facts["expanded_length"]
+
+
+def test_wish_that_the_model_has_no_choice_in_is_refused_by_name(walk):
+    with pytest.raises(BadRequestError) as refusal:
+        walk.ask(CASES["image_photo"], extra_body={"mm_processor_kwargs": {"num_frames": 2}})
+
+    assert refusal.value.param == "mm_processor_kwargs.num_frames"
