@@ -17,7 +17,7 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 _TOO_LARGE = (Image.DecompressionBombWarning, Image.DecompressionBombError)
-_BROKEN = (
+BROKEN = (
     OSError,
     ValueError,
     SyntaxError,
@@ -38,7 +38,7 @@ def decode_image(content: bytes, param: str) -> Image.Image:
             return picture.convert("RGB")
     except _TOO_LARGE:
         raise InvalidMedia(f"the picture has more than {MAX_PIXELS} pixels", param=param) from None
-    except _BROKEN as error:
+    except BROKEN as error:
         names = ", ".join(FORMATS)
         raise InvalidMedia(
             f"the picture can't be decoded; is it a whole file in one of {names}?", param=param

@@ -1,5 +1,7 @@
 """Clips: the frames that were asked for, and bytes that only claim to be a clip."""
 
+from io import BytesIO
+
 import pytest
 from PIL import Image
 
@@ -39,7 +41,7 @@ def test_frames_come_in_the_order_asked_for():
     ],
 )
 def test_what_is_no_clip_never_reaches_the_decoder(content, capfd):
-    assert "MP4 or MOV, WebM or Matroska, AVI" in refused(content)
+    assert "MP4 or MOV, WebM or Matroska, AVI, GIF, WebP" in refused(content)
     assert capfd.readouterr().err == ""
 
 
@@ -73,3 +75,30 @@ def test_choice_is_told_how_many_frames_a_second_has():
 
 def test_frames_are_pictures():
     assert isinstance(decode_frames(CLIP, lambda num_frames, rate: [0], PARAM)[0], Image.Image)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_frames_of_an_animation_are_those_asked_for(kind):
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+    first, *others = [Image.new("RGB", (64, 48), colour) for colour in colours]
+    content = BytesIO()
+    first.save(content, kind, save_all=True, append_images=others, duration=250, lossless=True)
+    rates = []
+
+    def choose(num_frames, rate):
+        rates.append((num_frames, rate))
+        return [3, 0, 2]
+
+    frames = decode_frames(content.getvalue(), choose, PARAM)
+
+    assert rates == [(4, 4.0)]
+    assert [frame.getpixel((5, 5)) for frame in frames] == [colours[3], colours[0], colours[2]]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP"])
+def test_broken_animation_is_refused(kind):
+    content = BytesIO()
+    frames = [Image.effect_noise((64, 48), 90).convert("RGB") for _ in range(3)]
+    frames[0].save(content, kind, save_all=True, append_images=frames[1:])
+
+    assert "can't be decoded" in refused(content.getvalue()[:300], lambda num_frames, rate: [0, 1, 2])
