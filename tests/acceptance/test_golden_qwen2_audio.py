@@ -9,7 +9,7 @@ import pytest
 from openai import BadRequestError
 
 from baton.embedded import EmbeddedRedis
-from tests.acceptance.conftest import Stack, _Quiet
+from tests.acceptance.conftest import QuietFiles, Stack
 from tests.acceptance.test_golden import with_urls
 from tests.cases import QWEN2_AUDIO, read_cases
 
@@ -47,7 +47,7 @@ def audio_client():
 @pytest.fixture(scope="session")
 def audio_url():
     """The golden recordings on an HTTP server of this machine."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(MEDIA))) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(MEDIA))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
