@@ -1,11 +1,18 @@
 """What every test may stand on: a real Redis server, on a port of its own."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from redis.asyncio import Redis
 
 from baton.embedded import EmbeddedRedis
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_reach_children() -> None:
+    """A suite started in the background ignores Ctrl-C, and would hand that down to the processes it interrupts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
