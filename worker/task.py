@@ -114,12 +114,12 @@ class ChatTask:
         self._ended.set()
 
     async def _answer(self) -> None:
-        if self._claim.num_lost >= MAX_LOST_WORKERS:
-            raise WorkerLost(f"{self._claim.num_lost} workers died while they held this request; it is not tried again")
-        replay = await read_replay(self._redis, self.job)
+        replay = await read_replay(self._redis, self.job)  # first of all: an error is numbered after what was said
         self._outbox.last_seq, self._has_started = replay.last_seq, replay.has_started
         if replay.has_ended:
             return self.fence()
+        if self._claim.num_lost >= MAX_LOST_WORKERS:
+            raise WorkerLost(f"{self._claim.num_lost} workers died while they held this request; it is not tried again")
         sequence = await self._prepare(replay)
         if self._is_cancelled:
             return self._finish(FinishReason.CANCELLED)

@@ -138,7 +138,12 @@ async def test_hung_worker_that_wakes_up_late_is_fenced(redis, url):
     assert text_of(events) == " ".join("abc"[n % 3] for n in range(200))
 
 
-async def test_job_that_took_two_workers_down_is_failed(redis, url):
+@pytest.mark.parametrize("num_said", [0, 3])
+async def test_job_that_took_two_workers_down_is_failed(redis, url, num_said):
+    """Whether they died before their first word or after some."""
+    for seq in range(1, num_said + 1):
+        said = TextDelta(job_id="job-1", attempt=1, seq=seq, text="poison", token_ids=(0,))
+        await redis.xadd("log:job-1", {"e": wire.encode(said)}, id=f"{seq}-0")
     await redis.hset("lease:job-1", mapping={"attempt": 1, "lost": 1, "score": 1, "holder": "dead/1"})
     await redis.zadd(keys.inflight("fake"), {"job-1": 1})
     job = make_job("poison")
@@ -149,7 +154,7 @@ async def test_job_that_took_two_workers_down_is_failed(redis, url):
             events = await ear.hear("job-1")
 
     assert isinstance(events[-1], Failed)
-    assert events[-1].code is ErrorCode.WORKER_LOST
+    assert (events[-1].code, events[-1].seq) == (ErrorCode.WORKER_LOST, num_said + 1)
 
 
 async def test_terminated_worker_finishes_what_it_can_and_hands_over_the_rest_at_once(redis, url):
