@@ -14,7 +14,8 @@ demo: $(INSTALLED)  ## serve a tiny vision model on this machine and print a cur
 	@$(BIN)/baton deploy --model_type internvl2-2b --model_id_or_path tests/golden/internvl2-2b/checkpoint
 
 test: $(INSTALLED)  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest  # the tests' models are so small that threads only wait for each other
+	# The tests' models are so small that threads only wait for each other; a file's servers start once.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile
 
 check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check
