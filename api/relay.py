@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi import Request
-from sse_starlette import EventSourceResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -30,13 +30,24 @@ class ChatStream(EventSourceResponse):
         batches: AsyncGenerator[list[JobEvent]],
         keep_alive_s: float,
     ) -> None:
-        super().__init__(_frames(writer, first, batches), ping=keep_alive_s, sep="\n")
+        super().__init__(_frames(writer, first, batches), ping=keep_alive_s, sep="\n", ping_message_factory=_KeepAlive)
         self._batches = batches
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream."""
         async with aclosing(self._batches):
             await super().__call__(scope, receive, send)
+
+
+class _KeepAlive(ServerSentEvent):
+    """A comment without an empty line behind it, which OpenAI's client takes for an event once it has heard an id."""
+
+    def __init__(self) -> None:
+        super().__init__(comment="ping", sep="\n")
+
+    def encode(self) -> bytes:
+        """Return the comment's line."""
+        return super().encode().rstrip() + b"\n"
 
 
 async def _frames(

@@ -147,6 +147,25 @@ async def test_silent_stream_opens_and_is_kept_alive(gateway, client, worker):
     assert b"secret" not in rest
 
 
+async def test_stream_with_keep_alives_in_its_midst_is_read_by_the_official_client(gateway, client, worker):
+    """Another stream's keep-alives tell that this one has had some."""
+    async with asking(ask(client, stream=True)) as answer:
+        job = await worker.take()
+        await worker.say(job, "one")
+        async with await answer as stream:
+            chunks = [await anext(stream), await anext(stream)]
+            with closing(open_stream(gateway)) as clock:
+                other = await worker.take()
+                for _ in range(3):
+                    await read_until(clock, b": ping")
+                await worker.finish(other)
+            await worker.say(job, " two")
+            await worker.finish(job)
+            chunks += [chunk async for chunk in stream]
+
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "one two"
+
+
 async def test_gap_is_filled_from_the_log(client, worker):
     async with asking(ask(client)) as answer:
         job = await worker.take()
