@@ -1,16 +1,18 @@
 """Events to answers: chunk by chunk as SSE frames, or folded into one. Pure."""
 
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import dataclass
-from typing import Self, assert_never
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self, assert_never
 
 import msgspec
 
 from api.errors import error_body
 from api.schema import response as schema
 from shared.errors import JobError, StreamInterrupted, job_error
-from shared.events import Failed, Finished, FinishReason, JobEvent, Started, TextDelta, Usage
+from shared.events import ChoiceFinished, Failed, Finished, FinishReason, JobEvent, Started, TextDelta, Usage
 from shared.job import ChatJob, JobId
+from shared.progress import Candidate, TokenLogprob
 
 DONE = b"data: [DONE]\n\n"
 
@@ -20,16 +22,37 @@ _LINE_ENDS = {
 """JSON may hold these as they are, but some clients take them for the end of a line."""
 
 
+@dataclass(slots=True)
+class _Answer:
+    """One choice as it adds up."""
+
+    text: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    reason: FinishReason = FinishReason.STOP
+
+    def choice(self, index: int, *, has_logprobs: bool) -> schema.Choice:
+        return schema.Choice(
+            index=index,
+            message=schema.AnswerMessage(content="".join(self.text)),
+            logprobs=_logprobs(self.logprobs) if has_logprobs else None,
+            finish_reason=self.reason,
+        )
+
+
 async def fold(job: ChatJob, batches: AsyncIterator[list[JobEvent]]) -> schema.ChatCompletion:
     """Return the whole answer, or raise what the stream would have ended in."""
-    text: list[str] = []
+    answers: defaultdict[int, _Answer] = defaultdict(_Answer)
     async for events in batches:
         for event in events:
             match event:
                 case TextDelta():
-                    text.append(event.text)
+                    answers[event.index].text.append(event.text)
+                    answers[event.index].logprobs += event.logprobs
+                case ChoiceFinished():
+                    answers[event.index].reason = event.reason
                 case Finished():
-                    return _completion(job, "".join(text), event)
+                    answers[event.index].reason = event.reason
+                    return _completion(job, answers, event)
                 case Failed():
                     raise failure(event)
                 case Started():
@@ -66,15 +89,15 @@ class Heading:
 class ChunkWriter:
     """Writes one job's events as SSE frames, at the least cost per token.
 
-    What doesn't change from chunk to chunk is cut out of the schema's own JSON once.
+    What doesn't change from chunk to chunk is cut out of the schema's own JSON once. A frame's id says for each
+    choice which event its client has, as `12` or, with two choices, `12,9`; `delivered` is where to go on from.
     """
 
-    def __init__(self, heading: Heading, *, includes_usage: bool) -> None:
+    def __init__(self, heading: Heading, delivered: Sequence[int] = (0,), *, includes_usage: bool) -> None:
         self._heading = heading
+        self._delivered = [*delivered]
         self._includes_usage = includes_usage
-        marked = self._chunk(schema.ChunkChoice(delta=schema.Delta(content="|")))
-        head, _, tail = marked.rpartition(b'"|"')
-        self._head, self._tail = b"\ndata: " + head, tail + b"\n\n"
+        self._borders = [self._border(index) for index in range(len(delivered))]
 
     def frames(self, events: Iterable[JobEvent]) -> bytes:
         """The frames of these events, ready to be sent in one piece."""
@@ -83,9 +106,11 @@ class ChunkWriter:
     def _frame(self, event: JobEvent) -> bytes:
         match event:
             case TextDelta():
-                return b"id: %d%b%b%b" % (event.seq, self._head, _json(event.text), self._tail) if event.text else b""
+                return self._delta(event)
             case Started():
-                return self._framed(event.seq, schema.ChunkChoice(delta=schema.Delta(role="assistant", content="")))
+                return b"".join([self._begin(event.seq, index) for index in range(len(self._delivered))])
+            case ChoiceFinished():
+                return self._end(event)
             case Finished():
                 return self._last_frames(event)
             case Failed():
@@ -93,16 +118,47 @@ class ChunkWriter:
             case _:
                 assert_never(event)
 
+    def _delta(self, event: TextDelta) -> bytes:
+        index = event.index
+        if event.seq <= self._delivered[index] or not (event.text or event.logprobs):
+            return b""
+        if event.logprobs:
+            delta, logprobs = schema.Delta(content=event.text), _logprobs(event.logprobs)
+            return self._framed(event.seq, schema.ChunkChoice(index=index, delta=delta, logprobs=logprobs))
+        head, tail = self._borders[index]
+        return b"%b%b%b%b" % (self._id(event.seq, index), head, _json(event.text), tail)
+
+    def _begin(self, seq: int, index: int) -> bytes:
+        if seq <= self._delivered[index]:
+            return b""
+        return self._framed(seq, schema.ChunkChoice(index=index, delta=schema.Delta(role="assistant", content="")))
+
+    def _end(self, event: ChoiceFinished | Finished) -> bytes:
+        if event.seq <= self._delivered[event.index]:
+            return b""
+        delta = schema.Delta()
+        return self._framed(event.seq, schema.ChunkChoice(index=event.index, delta=delta, finish_reason=event.reason))
+
     def _last_frames(self, event: Finished) -> bytes:
         if event.reason is FinishReason.CANCELLED:
             return error_frame(_cancelled())
-        last = self._framed(event.seq, schema.ChunkChoice(delta=schema.Delta(), finish_reason=event.reason))
+        last = self._end(event)
         if not self._includes_usage:
             return last + DONE
         return last + b"data: %b\n\n" % self._chunk(usage=_usage(event.usage)) + DONE
 
+    def _border(self, index: int) -> tuple[bytes, bytes]:
+        """What stands around the text of a choice's chunks."""
+        marked = self._chunk(schema.ChunkChoice(index=index, delta=schema.Delta(content="|")))
+        head, _, tail = marked.rpartition(b'"|"')
+        return b"\ndata: " + head, tail + b"\n\n"
+
     def _framed(self, seq: int, choice: schema.ChunkChoice) -> bytes:
-        return b"id: %d\ndata: %b\n\n" % (seq, self._chunk(choice))
+        return b"%b\ndata: %b\n\n" % (self._id(seq, choice.index), _on_one_line(self._chunk(choice)))
+
+    def _id(self, seq: int, index: int) -> bytes:
+        self._delivered[index] = seq
+        return b"id: " + ",".join(map(str, self._delivered)).encode()
 
     def _chunk(self, *choices: schema.ChunkChoice, usage: schema.Usage | None = None) -> bytes:
         chunk = schema.ChatCompletionChunk(
@@ -115,16 +171,35 @@ class ChunkWriter:
         return chunk.model_dump_json(exclude=None if self._includes_usage else {"usage"}).encode()
 
 
-def _completion(job: ChatJob, text: str, event: Finished) -> schema.ChatCompletion:
+def _completion(job: ChatJob, answers: defaultdict[int, _Answer], event: Finished) -> schema.ChatCompletion:
     if event.reason is FinishReason.CANCELLED:
         raise _cancelled()
+    has_logprobs = job.sampling.num_logprobs is not None
     return schema.ChatCompletion(
         id=job.id,
         created=int(job.created_s),
         model=job.asked_model,
-        choices=[schema.Choice(message=schema.AnswerMessage(content=text), finish_reason=event.reason)],
+        choices=[answers[index].choice(index, has_logprobs=has_logprobs) for index in range(job.n)],
         usage=_usage(event.usage),
     )
+
+
+def _logprobs(tokens: Iterable[TokenLogprob]) -> schema.Logprobs:
+    return schema.Logprobs(
+        content=[
+            schema.TokenLogprob(**_candidate(token.chosen), top_logprobs=[_top(other) for other in token.top])
+            for token in tokens
+        ]
+    )
+
+
+def _top(candidate: Candidate) -> schema.TopLogprob:
+    return schema.TopLogprob(**_candidate(candidate))
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    token = candidate.token
+    return {"token": token.decode(errors="replace"), "logprob": candidate.logprob, "bytes": [*token]}
 
 
 def _cancelled() -> JobError:
@@ -140,7 +215,10 @@ def _usage(usage: Usage) -> schema.Usage:
 
 
 def _json(text: str) -> bytes:
-    encoded = msgspec.json.encode(text)
+    return _on_one_line(msgspec.json.encode(text))
+
+
+def _on_one_line(encoded: bytes) -> bytes:
     if not encoded.isascii():
         for character, escape in _LINE_ENDS.items():
             encoded = encoded.replace(character, escape)

@@ -18,7 +18,8 @@ from api.store import MediaStore
 from api.subscriber import EventSubscriber
 from shared.errors import DeadlineExceeded, QueueFull
 from shared.events import JobEvent, is_terminal
-from shared.job import ChatJob, JobId, Progress
+from shared.job import ChatJob, JobId
+from shared.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ class Intake:
         """Agree on the job, or raise the JobError that says why not."""
         created_s = time.time()
         worker = await self._registry.find(request.model)
-        sampling = validate(request, worker)
+        sampling = validate(request, worker, self._settings.max_n)
         processor = processor_params(request, worker)
         turns = place_media(request)
         check_media(sources_of(turns), worker, self._settings.max_media)
@@ -38,7 +38,7 @@ class Intake:
         stored = await self._store.put_all(contents.values(), created_s + timeout_s)
         sha256s = dict(zip(contents, stored, strict=True))
         messages = tuple(_message(turn, sha256s) for turn in turns)
-        job = chat_job(worker.model, request.model, self._gateway, messages, sampling, processor, created_s, timeout_s)
+        job = chat_job(request, worker, self._gateway, messages, sampling, processor, created_s, timeout_s)
         return Order(job, tuple(contents.values()))
 
 

@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import chain, groupby
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shared import keys, wire
 from shared.errors import JobError, StreamInterrupted
 from shared.events import JobEvent, TextDelta, is_terminal
-from shared.job import JobId, Progress
+from shared.job import JobId
+from shared.progress import Progress
+from shared.tally import Tally
 
 MAX_WAITING = 64
 """Events that may wait for a slow reader before their text is joined."""
@@ -32,7 +35,7 @@ class Mailbox:
         self._job_id = job_id
         self._redis = redis
         self._requeue = requeue
-        self._token_ids: list[int] = []
+        self._tally = Tally(Progress())
         self._waiting: list[JobEvent] = []
         self._ready = asyncio.Event()
         self._last_seq = 0
@@ -84,8 +87,7 @@ class Mailbox:
 
     def _append(self, event: JobEvent) -> None:
         self._last_seq = event.seq
-        if isinstance(event, TextDelta):
-            self._token_ids += event.token_ids
+        self._tally.add(event)
         self._waiting.append(event)
         if len(self._waiting) > MAX_WAITING:
             self._waiting = list(_joined(self._waiting))
@@ -95,7 +97,7 @@ class Mailbox:
         newest_seq = self._newest_seq
         try:
             if await self._read_log():
-                await self._requeue(Progress(last_seq=self._last_seq, token_ids=tuple(self._token_ids)))
+                await self._requeue(self._tally.progress())
                 self._newest_seq = self._last_seq
                 return
         except RedisError:
@@ -131,16 +133,22 @@ class Mailbox:
 
 
 def _joined(events: Iterable[JobEvent]) -> Iterator[JobEvent]:
-    """Join neighbouring deltas into one that stands at the last one's number."""
+    """Join deltas between which nothing else was said into one for each choice, at the number of its last one."""
     for is_text, group in groupby(events, lambda event: isinstance(event, TextDelta)):
         if not is_text:
             yield from group
             continue
-        deltas = [event for event in group if isinstance(event, TextDelta)]
-        yield TextDelta(
-            job_id=deltas[-1].job_id,
-            attempt=deltas[-1].attempt,
-            seq=deltas[-1].seq,
-            text="".join(delta.text for delta in deltas),
-            token_ids=tuple(chain.from_iterable(delta.token_ids for delta in deltas)),
-        )
+        by_choice: dict[int, list[TextDelta]] = {}
+        for event in group:
+            assert isinstance(event, TextDelta)
+            by_choice.setdefault(event.index, []).append(event)
+        yield from map(_merged, by_choice.values())
+
+
+def _merged(deltas: list[TextDelta]) -> TextDelta:
+    return msgspec.structs.replace(
+        deltas[-1],
+        text="".join(delta.text for delta in deltas),
+        token_ids=tuple(chain.from_iterable(delta.token_ids for delta in deltas)),
+        logprobs=tuple(chain.from_iterable(delta.logprobs for delta in deltas)),
+    )

@@ -27,6 +27,7 @@ class ApiSettings(Settings):
     drain_timeout_s: float = Field(30.0, ge=0, description="After SIGTERM, running answers may take this long to end.")
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body.")
     max_media_bytes: int = Field(64 * 2**20, gt=0, description="Most bytes of media in one request.")
+    max_n: int = Field(16, gt=0, description="Most answers that one request may ask for (n).")
     max_media: int = Field(64, gt=0, description="Most pictures, clips and recordings in one request.")
     media_timeout_s: float = Field(20.0, gt=0, description="Longest time to fetch one of them.")
     allowed_local_media_path: DirectoryPath | None = Field(

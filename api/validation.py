@@ -16,10 +16,11 @@ from shared.fleet import WorkerInfo
 from shared.job import AS_TRAINED, ChatJob, JobId, Message, ProcessorParams, SamplingParams
 
 
-def validate(request: ChatCompletionRequest, worker: WorkerInfo) -> SamplingParams:
+def validate(request: ChatCompletionRequest, worker: WorkerInfo, max_n: int) -> SamplingParams:
     """Check all that can be checked without touching media; return the sampling with every default filled in."""
     _check_messages(request)
     _check_stream_options(request)
+    _check_n(request, max_n)
     return _sampling(request, worker)
 
 
@@ -48,8 +49,8 @@ def processor_params(request: ChatCompletionRequest, worker: WorkerInfo) -> Proc
 
 
 def chat_job(
-    model: str,
-    asked_model: str,
+    request: ChatCompletionRequest,
+    worker: WorkerInfo,
     gateway: str,
     messages: tuple[Message, ...],
     sampling: SamplingParams,
@@ -60,14 +61,15 @@ def chat_job(
     """Name the job and fix its deadline; a model asked for by another name is an adapter of the one that serves."""
     return ChatJob(
         id=JobId(f"chatcmpl-{uuid4().hex}"),
-        model=model,
+        model=worker.model,
         gateway=gateway,
         messages=messages,
         sampling=sampling,
+        n=request.n or 1,
         processor=processor,
         created_s=created_s,
         deadline_s=created_s + timeout_s,
-        adapter=None if asked_model == model else asked_model,
+        adapter=None if request.model == worker.model else request.model,
     )
 
 
@@ -89,16 +91,52 @@ def _check_stream_options(request: ChatCompletionRequest) -> None:
         raise InvalidRequest("stream_options is only allowed when stream is true.", param="stream_options")
 
 
+def _check_n(request: ChatCompletionRequest, max_n: int) -> None:
+    if request.n is not None and request.n > max_n:
+        raise InvalidRequest(f"n is {request.n}; at most {max_n} answers to one request are accepted.", param="n")
+
+
 def _sampling(request: ChatCompletionRequest, worker: WorkerInfo) -> SamplingParams:
     given = {
         "temperature": request.temperature,
         "top_p": request.top_p,
         "top_k": None if request.top_k is None else max(request.top_k, 0),
+        "min_p": request.min_p,
+        "repetition_penalty": _repetition_penalty(request, worker),
+        "presence_penalty": request.presence_penalty,
+        "frequency_penalty": request.frequency_penalty,
+        "logit_bias": tuple((int(token_id), bias) for token_id, bias in (request.logit_bias or {}).items()),
+        "num_logprobs": _num_logprobs(request),
         "stop": None if request.stop is None else tuple(request.stop),
-        "max_tokens": _max_tokens(request, worker),
+        "max_tokens": (max_tokens := _max_tokens(request, worker)),
+        "min_tokens": _min_tokens(request, max_tokens or worker.max_model_len),
+        "ignore_eos": request.ignore_eos,
         "seed": secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed & MAX_SEED,
     }
     return msgspec.structs.replace(worker.sampling, **{k: v for k, v in given.items() if v is not None})
+
+
+def _repetition_penalty(request: ChatCompletionRequest, worker: WorkerInfo) -> float | None:
+    """The model's own penalty belongs to its own way: a model that samples has none when it is asked to be greedy."""
+    if request.repetition_penalty is None and request.temperature == 0 and worker.sampling.temperature > 0:
+        return 1.0
+    return request.repetition_penalty
+
+
+def _num_logprobs(request: ChatCompletionRequest) -> int | None:
+    if request.logprobs:
+        return request.top_logprobs or 0
+    if request.top_logprobs:
+        raise InvalidRequest("top_logprobs is only allowed when logprobs is true.", param="top_logprobs")
+    return None
+
+
+def _min_tokens(request: ChatCompletionRequest, most: int) -> int | None:
+    if request.min_tokens is not None and request.min_tokens > most:
+        raise InvalidRequest(
+            f"min_tokens is {request.min_tokens}, but the answer has at most {most} tokens.", param="min_tokens"
+        )
+    return request.min_tokens
 
 
 def _max_tokens(request: ChatCompletionRequest, worker: WorkerInfo) -> int | None:

@@ -7,6 +7,7 @@ import msgspec
 
 from shared.errors import ErrorCode
 from shared.job import JobId
+from shared.progress import TokenLogprob
 
 
 class FinishReason(StrEnum):
@@ -21,7 +22,7 @@ class FinishReason(StrEnum):
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """Token counts of one answer."""
+    """Token counts of one job: the prompt once, and all of its choices."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -42,23 +43,38 @@ class Started(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
     model: str
     """The id the client asked for; with the time, what a resumed stream repeats in each chunk."""
     created_s: float
+    num_choices: int = 1
 
 
 class TextDelta(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
-    """Text that became safe to show, and the tokens that were generated meanwhile.
+    """Text of one choice that became safe to show, and the tokens that were generated meanwhile.
 
     The tokens are what another worker continues from; the text may lag behind them.
     """
 
     text: str
     token_ids: tuple[int, ...]
+    index: int = 0
+    """Which choice."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens whose text became safe to show, if the client asked for them."""
+    held: tuple[TokenLogprob, ...] = ()
+    """Of all the choice's tokens whose text still waits: what another worker shows with it."""
+
+
+class ChoiceFinished(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
+    """One choice is complete and others are not; the last one's end is told by `Finished`."""
+
+    index: int
+    reason: FinishReason
 
 
 class Finished(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
-    """The answer is complete. Terminal."""
+    """The last choice is complete, and so is the answer. Terminal."""
 
     reason: FinishReason
     usage: Usage
+    index: int = 0
 
 
 class Failed(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
@@ -69,7 +85,7 @@ class Failed(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
     param: str | None = None
 
 
-JobEvent: TypeAlias = Started | TextDelta | Finished | Failed
+JobEvent: TypeAlias = Started | TextDelta | ChoiceFinished | Finished | Failed
 
 
 def is_terminal(event: JobEvent) -> bool:

@@ -5,6 +5,8 @@ from typing import NewType
 
 import msgspec
 
+from shared.progress import Progress
+
 JobId = NewType("JobId", str)
 
 
@@ -58,12 +60,28 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Keep the smallest set of tokens whose probability reaches this; 1 keeps all."""
     top_k: int = 0
     """Keep this many of the likeliest tokens; 0 keeps all."""
+    min_p: float = 0.0
+    """Keep tokens at least this share as likely as the likeliest; 0 keeps all."""
+    repetition_penalty: float = 1.0
+    """Makes tokens of prompt and answer less likely, whatever their number; 1 changes nothing."""
+    presence_penalty: float = 0.0
+    """Taken from the logit of each token that the answer has already."""
+    frequency_penalty: float = 0.0
+    """The same, once for each time that the answer has it."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token id and what is added to its logit."""
     seed: int = 0
     """The draw for a token depends on (seed, position) only."""
     stop: tuple[str, ...] = ()
     """The answer ends before the first of these strings."""
     max_tokens: int | None = None
     """Most tokens of the answer; None is what the context leaves."""
+    min_tokens: int = 0
+    """The answer doesn't end by itself before it has this many tokens."""
+    ignore_eos: bool = False
+    """Whether the answer goes on where the model would end it."""
+    num_logprobs: int | None = None
+    """Tell each token's log-probability, beside those of the likeliest ones at its place; None tells nothing."""
 
 
 class ProcessorParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,13 +101,6 @@ AS_TRAINED = ProcessorParams()
 """No wish: media are prepared as the model's authors prepare them."""
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """What the client has of the answer already; only a job queued again after Redis forgot it carries one."""
-
-    last_seq: int = 0
-    token_ids: tuple[int, ...] = ()
-
-
 class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """One chat completion, as it lies in the queue.
 
@@ -104,8 +115,11 @@ class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the gateway process that listens for the events."""
     messages: tuple[Message, ...]
     sampling: SamplingParams
+    n: int = 1
+    """How many answers are generated, each with draws of its own."""
     processor: ProcessorParams = AS_TRAINED
     progress: Progress = Progress()
+    """What the client has already; only a job queued again after Redis forgot it has any."""
     created_s: float
     """Unix time of acceptance."""
     deadline_s: float

@@ -11,7 +11,7 @@ from shared.job import ChatJob
 
 _Value = TypeVar("_Value")
 
-VERSION = b"\x01"
+VERSION = b"\x02"
 """Raise it with every change that an older process would misread."""
 
 _encoder = msgspec.msgpack.Encoder()

@@ -92,9 +92,9 @@ def read_sampling(directory: Path) -> SamplingParams:
     """Return the checkpoint's generation defaults: greedy unless it says that it samples."""
     path = directory / "generation_config.json"
     config = read_json(path) if path.exists() else {}
-    if not config.get("do_sample"):
-        return SamplingParams()
-    defaults = {"temperature": 1.0, "top_p": 1.0, "top_k": 50}  # transformers' own
+    defaults = {"repetition_penalty": 1.0}  # transformers' own
+    if config.get("do_sample"):
+        defaults |= {"temperature": 1.0, "top_p": 1.0, "top_k": 50, "min_p": 0.0}
     return SamplingParams(**defaults | {name: config[name] for name in defaults if config.get(name) is not None})
 
 

@@ -1,11 +1,26 @@
 """What one claimed job has to say and hasn't said yet."""
 
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import JobError
-from shared.events import Failed, Finished, FinishReason, JobEvent, Started, TextDelta, Usage
+from shared.events import ChoiceFinished, Failed, Finished, FinishReason, JobEvent, Started, TextDelta, Usage
 from shared.job import ChatJob
+from shared.progress import TokenLogprob
 from worker.lease import Claim
+
+
+@dataclass(slots=True)
+class _Said:
+    """What one choice has to say."""
+
+    text: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    held: tuple[TokenLogprob, ...] = ()
+    reason: FinishReason | None = None
+    """Why it ended, while others go on."""
 
 
 class Outbox:
@@ -21,25 +36,38 @@ class Outbox:
         self.last_seq = 0
         self.has_ended = False
         """Whether nothing more is accepted; the terminal event may still wait to be sent."""
-        self._model, self._created_s = job.asked_model, job.created_s
+        self._job = job
         self._attempt = claim.attempt
         self._prompt_tokens: int | None = None
-        self._text: list[str] = []
-        self._token_ids: list[int] = []
-        self._ending: tuple[FinishReason, Usage] | JobError | None = None
+        self._said: defaultdict[int, _Said] = defaultdict(_Said)
+        self._ending: tuple[FinishReason, Usage, int] | JobError | None = None
 
     def start(self, prompt_tokens: int) -> None:
         """Say that the first token is there."""
         self._prompt_tokens = prompt_tokens
 
-    def extend(self, text: str, token_ids: tuple[int, ...]) -> None:
-        """Say what a step added."""
-        self._text.append(text)
-        self._token_ids += token_ids
+    def extend(
+        self,
+        index: int,
+        text: str,
+        token_ids: tuple[int, ...],
+        logprobs: tuple[TokenLogprob, ...] = (),
+        held: tuple[TokenLogprob, ...] = (),
+    ) -> None:
+        """Say what a step added to one choice; the terms are those of `TextDelta`."""
+        said = self._said[index]
+        said.text.append(text)
+        said.token_ids += token_ids
+        said.logprobs += logprobs
+        said.held = held
 
-    def finish(self, reason: FinishReason, usage: Usage) -> None:
-        """Say that the answer is complete."""
-        self._end((reason, usage))
+    def finish_choice(self, index: int, reason: FinishReason) -> None:
+        """Say that one choice is complete, and others are not."""
+        self._said[index].reason = reason
+
+    def finish(self, reason: FinishReason, usage: Usage, index: int = 0) -> None:
+        """Say that the last choice is complete, and so is the answer."""
+        self._end((reason, usage, index))
 
     def fail(self, error: JobError) -> None:
         """Say that there will be no (further) answer."""
@@ -54,23 +82,43 @@ class Outbox:
         events: list[JobEvent] = []
         if self._prompt_tokens is not None:
             events.append(self._started(self._prompt_tokens))
-        if self._token_ids or any(self._text):
-            events.append(TextDelta(**self._next(), text="".join(self._text), token_ids=tuple(self._token_ids)))
+        for index, said in self._said.items():
+            events += self._told(index, said)
         match self._ending:
             case JobError() as error:
                 events.append(Failed(**self._next(), code=error.code, message=error.message, param=error.param))
-            case (reason, usage):
-                events.append(Finished(**self._next(), reason=reason, usage=usage))
-        self._prompt_tokens, self._text, self._token_ids, self._ending = None, [], [], None
+            case (reason, usage, index):
+                events.append(Finished(**self._next(), reason=reason, usage=usage, index=index))
+        self._prompt_tokens, self._ending = None, None
+        self._said.clear()
         return events
 
-    def _end(self, ending: tuple[FinishReason, Usage] | JobError) -> None:
+    def _told(self, index: int, said: _Said) -> list[JobEvent]:
+        events: list[JobEvent] = []
+        text = "".join(said.text)
+        if said.token_ids or text or said.logprobs:
+            token_ids, logprobs = tuple(said.token_ids), tuple(said.logprobs)
+            delta = TextDelta(
+                **self._next(), text=text, token_ids=token_ids, index=index, logprobs=logprobs, held=said.held
+            )
+            events.append(delta)
+        if said.reason is not None:
+            events.append(ChoiceFinished(**self._next(), index=index, reason=said.reason))
+        return events
+
+    def _end(self, ending: tuple[FinishReason, Usage, int] | JobError) -> None:
         if not self.has_ended:
             self.has_ended, self._ending = True, ending
 
     def _started(self, prompt_tokens: int) -> Started:
-        model, created_s = self._model, self._created_s
-        return Started(**self._next(), prompt_tokens=prompt_tokens, model=model, created_s=created_s)
+        job = self._job
+        return Started(
+            **self._next(),
+            prompt_tokens=prompt_tokens,
+            model=job.asked_model,
+            created_s=job.created_s,
+            num_choices=job.n,
+        )
 
     def _next(self) -> dict[str, Any]:
         self.last_seq += 1

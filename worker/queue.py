@@ -63,13 +63,14 @@ class QueueWorker(Worker):
         self._run = run
         self._on_fenced = on_fenced
         self._claims: dict[str, Claim] = {}
+        self._more_rows: dict[str, int] = {}
         self._job_ended = asyncio.Event()
 
     async def main(self) -> None:
         """Claim for ever; cancelled by a drain."""
         while True:
             try:
-                claims, until_expiry_s = await self._leases.claim(self.max_jobs - len(self._claims))
+                claims, until_expiry_s = await self._leases.claim(self._num_free)
                 for claim in claims:
                     self._start(claim)
                 await self._pause(until_expiry_s)
@@ -116,12 +117,19 @@ class QueueWorker(Worker):
         task.add_done_callback(lambda _: self._end(claim))
 
     def _end(self, claim: Claim) -> None:
-        del self._claims[claim.job_id], self.tasks[claim.job_id]
+        if self._claims.get(claim.job_id) is claim:  # and not a later claim of the same job
+            del self._claims[claim.job_id], self.tasks[claim.job_id]
+            self._more_rows.pop(claim.job_id, None)
         self._job_ended.set()
+
+    @property
+    def _num_free(self) -> int:
+        """Rows that no job asks for; how many a job asks for is known once its payload is read."""
+        return max(self.max_jobs - len(self._claims) - sum(self._more_rows.values()), 0)
 
     async def _pause(self, until_expiry_s: float | None) -> None:
         """Sleep until there may be something to claim."""
-        if len(self._claims) >= self.max_jobs:
+        if self._num_free == 0:
             self._job_ended.clear()
             await self._job_ended.wait()
             return
@@ -132,4 +140,6 @@ class QueueWorker(Worker):
         )
 
     async def _chat(self, ctx: dict[str, Any], payload: bytes) -> None:
-        await self._run(wire.decode_job(payload), self._claims[ctx["job_id"]])
+        job = wire.decode_job(payload)
+        self._more_rows[job.id] = job.n - 1
+        await self._run(job, self._claims[ctx["job_id"]])

@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from shared import keys, wire
-from shared.events import Started, TextDelta, is_terminal
+from shared.events import Started, is_terminal
 from shared.job import ChatJob
+from shared.progress import Progress
+from shared.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
     """The answer so far."""
 
-    last_seq: int = 0
-    has_started: bool = False
-    has_ended: bool = False
-    token_ids: tuple[int, ...] = ()
+    progress: Progress
+    has_started: bool
+    has_ended: bool
 
 
 async def read_replay(redis: Redis, job: ChatJob) -> Replay:
@@ -24,13 +25,13 @@ async def read_replay(redis: Redis, job: ChatJob) -> Replay:
 
     The log begins where the job's own progress ends: Redis forgot what lies before.
     """
-    before = job.progress
+    tally = Tally(job.progress)
     entries = await redis.xrange(keys.log(job.id))
     events = [wire.decode_event(fields[b"e"]) for _, fields in entries]
-    logged = (t for event in events if isinstance(event, TextDelta) for t in event.token_ids)
+    for event in events:
+        tally.add(event)
     return Replay(
-        last_seq=events[-1].seq if events else before.last_seq,
-        has_started=before.last_seq > 0 or any(isinstance(event, Started) for event in events),
+        progress=tally.progress(),
+        has_started=job.progress.last_seq > 0 or any(isinstance(event, Started) for event in events),
         has_ended=any(is_terminal(event) for event in events),
-        token_ids=(*before.token_ids, *logged),
     )

@@ -12,15 +12,17 @@ from shared.errors import (
     DeadlineExceeded,
     InternalError,
     InvalidMedia,
+    InvalidRequest,
     JobError,
     WorkerLost,
 )
 from shared.events import FinishReason, Usage
 from shared.job import ChatJob, JobId, MediaPart, Message, Role, TextPart
 from worker.adapters import Adapter, Adapters
+from worker.choices import ChoiceId, Choices
 from worker.engine.engine import StepOutput
 from worker.engine.prompt import Prompt
-from worker.engine.sequence import BASE, Sequence
+from worker.engine.sequence import BASE
 from worker.engine.thread import EngineThread
 from worker.lease import Claim
 from worker.models.family import Model
@@ -57,7 +59,7 @@ class ChatTask:
         self._engine = engine
         self._publisher = publisher
         self._outbox = Outbox(job, claim)
-        self._sequence: Sequence | None = None
+        self._choices: Choices | None = None
         self._has_started = False
         self._is_cancelled = False
         self._ended = asyncio.Event()
@@ -86,20 +88,23 @@ class ChatTask:
         logger.info("%s ended after %.2f s, attempt %d", self.job.id, time.monotonic() - began_s, self._claim.attempt)
 
     def deliver(self, output: StepOutput) -> None:
-        """Take what one engine step produced for this job."""
-        if self._outbox.has_ended or self._sequence is None:
+        """Take what one engine step produced for this job, unless it was claimed anew meanwhile."""
+        _, run, index = ChoiceId.parse(output.sequence_id)
+        if self._outbox.has_ended or (choices := self._choices) is None or choices.run != run:
             return
         if not self._has_started:
             self._has_started = True
-            self._outbox.start(len(self._sequence.prompt.token_ids))
+            self._outbox.start(choices.prompt_tokens)
+        if output.is_last:
+            choices.end(index)
         if output.has_failed:
             self._fail(InternalError())
-        else:
-            self._outbox.extend(output.text, output.token_ids)
-        if output.finish_reason is not None:
-            self._finish(output.finish_reason)
-        if output.is_last:
             self._ended.set()
+        else:
+            logprobs, held = choices.logprobs(output.scored), choices.logprobs(output.held)
+            self._outbox.extend(index, output.text, output.token_ids, logprobs, held)
+        if output.finish_reason is not None:
+            self._finish_choice(choices, index, output.finish_reason)
         self._publisher.notify(self._outbox)
 
     def cancel(self) -> None:
@@ -115,27 +120,28 @@ class ChatTask:
 
     async def _answer(self) -> None:
         replay = await read_replay(self._redis, self.job)  # first of all: an error is numbered after what was said
-        self._outbox.last_seq, self._has_started = replay.last_seq, replay.has_started
+        self._outbox.last_seq, self._has_started = replay.progress.last_seq, replay.has_started
         if replay.has_ended:
             return self.fence()
         if self._claim.num_lost >= MAX_LOST_WORKERS:
             raise WorkerLost(f"{self._claim.num_lost} workers died while they held this request; it is not tried again")
-        sequence = await self._prepare(replay)
+        choices = await self._prepare(replay)
         if self._is_cancelled:
-            return self._finish(FinishReason.CANCELLED)
-        self._sequence = sequence
-        self._engine.submit(sequence)
+            return self._outbox.finish(FinishReason.CANCELLED, _usage(choices))
+        self._choices = choices
+        for sequence in choices.running:
+            self._engine.submit(sequence)
         await self._ended.wait()
         return None
 
-    async def _prepare(self, replay: Replay) -> Sequence:
+    async def _prepare(self, replay: Replay) -> Choices:
         adapter = self._adapter = await self._adapters.hold(self.job.adapter)
         media = await self._load_media()
         messages = _as_tuned(self.job.messages, None if adapter is None else adapter.system)
         prompt = await asyncio.to_thread(self._model.prepare, messages, media, self.job.processor)
-        max_tokens = self._max_tokens(prompt)
+        self._check_bias()
         slot = BASE if adapter is None else adapter.slot
-        return Sequence(self.job.id, prompt, self.job.sampling, max_tokens, replay.token_ids, slot)
+        return Choices(self.job, prompt, self._max_tokens(prompt), slot, replay.progress)
 
     async def _load_media(self) -> dict[MediaPart, bytes]:
         parts = [part for message in self.job.messages for part in message.parts if isinstance(part, MediaPart)]
@@ -165,18 +171,34 @@ class ChatTask:
             )
         return room if wanted is None else wanted
 
-    def _finish(self, reason: FinishReason) -> None:
-        sequence = self._sequence
-        prompt_tokens = len(sequence.prompt.token_ids) if sequence else 0
-        self._outbox.finish(reason, Usage(prompt_tokens, len(sequence.token_ids) if sequence else 0))
+    def _check_bias(self) -> None:
+        vocab_size = self._model.runner.vocab_size
+        for token_id, _ in self.job.sampling.logit_bias:
+            if token_id >= vocab_size:
+                raise InvalidRequest(
+                    f"logit_bias names the token {token_id}, but the model's tokens are 0 to {vocab_size - 1}",
+                    param="logit_bias",
+                )
+
+    def _finish_choice(self, choices: Choices, index: int, reason: FinishReason) -> None:
+        """Tell a choice's end; the last one's is the answer's, and so is that of a client who left."""
+        if choices.running and reason is not FinishReason.CANCELLED:
+            self._outbox.finish_choice(index, reason)
+        else:
+            self._outbox.finish(reason, _usage(choices), index)
+            self._ended.set()
 
     def _fail(self, error: JobError) -> None:
         logger.info("%s failed: %s", self.job.id, error.code)
         self._outbox.fail(error)
 
     def _leave_engine(self) -> None:
-        if self._sequence is not None and not self._ended.is_set():
-            self._engine.abort(self.job.id)
+        for sequence in self._choices.running if self._choices is not None else ():
+            self._engine.abort(sequence.id)
+
+
+def _usage(choices: Choices) -> Usage:
+    return Usage(choices.prompt_tokens, choices.completion_tokens)
 
 
 def _as_tuned(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:
@@ -201,12 +223,13 @@ class Tasks:
 
     def remove(self, task: ChatTask) -> None:
         """Forget a job that ended."""
-        self._tasks.pop(task.job.id, None)
+        if self._tasks.get(task.job.id) is task:  # and not a later attempt's
+            del self._tasks[task.job.id]
 
     def deliver(self, outputs: list[StepOutput]) -> None:
         """Hand each output of an engine step to its job."""
         for output in outputs:
-            if (task := self._tasks.get(output.sequence_id)) is not None:
+            if (task := self._tasks.get(ChoiceId.parse(output.sequence_id).job_id)) is not None:
                 task.deliver(output)
 
     def cancel(self, job_id: JobId) -> None:

@@ -43,5 +43,5 @@ async def _streamed(gateway: Gateway, order: Order, asked: ChatCompletionRequest
         await batches.aclose()
         raise failure(first[0])
     includes_usage = asked.stream_options is not None and asked.stream_options.include_usage
-    writer = ChunkWriter(Heading.of(order.job), includes_usage=includes_usage)
+    writer = ChunkWriter(Heading.of(order.job), (0,) * order.job.n, includes_usage=includes_usage)
     return ChatStream(writer, first, batches, gateway.settings.keep_alive_s)

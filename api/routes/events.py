@@ -1,5 +1,6 @@
 """GET /v1/chat/completions/{id}/events: go on with a stream that broke, at any gateway."""
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -22,22 +23,34 @@ async def resume_chat_completion(
     include_usage: bool = False,
 ) -> Response:
     """Stream what follows the event `Last-Event-ID` of an answer, or all of it; answers are kept for five minutes."""
-    after_seq = _number(last_event_id)
-    return await while_connected(request, _resumed(gateway, JobId(completion_id), after_seq, include_usage))
+    delivered = _numbers(last_event_id)
+    return await while_connected(request, _resumed(gateway, JobId(completion_id), delivered, include_usage))
 
 
-async def _resumed(gateway: Gateway, job_id: JobId, after_seq: int, includes_usage: bool) -> Response:
+async def _resumed(
+    gateway: Gateway, job_id: JobId, delivered: tuple[int, ...] | None, includes_usage: bool
+) -> Response:
     started = await gateway.answers.start(job_id)
-    events = gateway.answers.follow(job_id, after_seq)
-    writer = ChunkWriter(Heading(job_id, started.model, int(started.created_s)), includes_usage=includes_usage)
+    delivered = delivered or (0,) * started.num_choices
+    if len(delivered) != started.num_choices:
+        raise _not_an_id()
+    events = gateway.answers.follow(job_id, min(delivered))
+    heading = Heading(job_id, started.model, int(started.created_s))
+    writer = ChunkWriter(heading, delivered, includes_usage=includes_usage)
     return ChatStream(writer, [], events, gateway.settings.keep_alive_s)
 
 
-def _number(last_event_id: str | None) -> int:
+def _numbers(last_event_id: str | None) -> tuple[int, ...] | None:
+    """Return how far each choice was delivered; None if nothing was."""
     if last_event_id is None:
-        return 0
-    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10):
-        raise InvalidRequest(
-            "Last-Event-ID must be the id of an event of this stream, a number.", param="Last-Event-ID"
-        )
-    return int(last_event_id)
+        return None
+    if not re.fullmatch("[0-9]{1,9}(,[0-9]{1,9})*", last_event_id):
+        raise _not_an_id()
+    return tuple(map(int, last_event_id.split(",")))
+
+
+def _not_an_id() -> InvalidRequest:
+    return InvalidRequest(
+        "Last-Event-ID must be the id of an event of this stream: a number for each of its choices.",
+        param="Last-Event-ID",
+    )

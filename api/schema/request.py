@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from api.schema.neutral import MESSAGE_FIELDS, REQUEST_FIELDS, without_neutral
@@ -13,6 +13,8 @@ MAX_SEED = 2**63 - 1
 MAX_FRAMES = 64
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256
+MAX_BIASES = 1024
+MAX_TOP_LOGPROBS = 20
 MAX_PARAM_LENGTH = 200
 MAX_MESSAGE_LENGTH = 500
 """Some of pydantic's messages repeat what was sent."""
@@ -92,6 +94,8 @@ class InputAudioContent(Schema):
 Content: TypeAlias = Annotated[
     TextContent | ImageContent | VideoContent | AudioContent | InputAudioContent, Field(discriminator="type")
 ]
+TokenId: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")]
+"""JSON's keys are strings."""
 StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
@@ -126,10 +130,20 @@ class ChatCompletionRequest(Schema):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1, le=MAX_INT)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, max_length=MAX_BIASES)
+    n: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
     stop: Annotated[list[StopString] | None, BeforeValidator(_wrapped)] = Field(None, max_length=MAX_STOP_STRINGS)
     max_tokens: int | None = Field(None, ge=1, le=MAX_INT)
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_INT)
+    min_tokens: int | None = Field(None, ge=0, le=MAX_INT)
+    ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     images: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
@@ -147,7 +161,7 @@ _Body = TypeVar("_Body", bound=BaseModel)
 
 def parse(body: bytes) -> ChatCompletionRequest:
     """Read a request body, or raise InvalidRequest that names the first field that is wrong."""
-    fields = without_neutral(read_fields(body), REQUEST_FIELDS)
+    fields = without_neutral(_without_best_of_all(read_fields(body)), REQUEST_FIELDS)
     if isinstance(fields.get("messages"), list):
         fields["messages"] = [_plain_message(m, i) for i, m in enumerate(fields["messages"])]
     return check_fields(ChatCompletionRequest, fields)
@@ -170,6 +184,12 @@ def check_fields(schema: type[_Body], fields: dict[str, Any]) -> _Body:
         return schema.model_validate(fields)
     except ValidationError as error:
         raise _explain(error.errors(include_url=False, include_context=False)[0], fields) from None
+
+
+def _without_best_of_all(fields: dict[str, Any]) -> dict[str, Any]:
+    """The best n of n are all of them: `best_of` asks for nothing where it is `n`."""
+    is_all = type(fields.get("best_of")) is int and fields["best_of"] == fields.get("n")
+    return {name: value for name, value in fields.items() if not (is_all and name == "best_of")}
 
 
 def _plain_message(message: Any, index: int) -> Any:

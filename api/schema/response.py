@@ -12,7 +12,7 @@ def _is_none(value: object) -> bool:
 
 
 class Usage(BaseModel):
-    """Token counts of one answer."""
+    """Token counts of one request: its prompt, and all of its choices."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -27,12 +27,33 @@ class AnswerMessage(BaseModel):
     refusal: None = None
 
 
-class Choice(BaseModel):
-    """The one answer of a plain response."""
+class TopLogprob(BaseModel):
+    """A token that might have stood there; half a character is U+FFFD, its bytes are its own."""
 
-    index: Literal[0] = 0
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(TopLogprob):
+    """One token of the answer."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class Logprobs(BaseModel):
+    """The tokens of an answer, or of a chunk of it."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """One answer of a plain response."""
+
+    index: int
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: FinishReason
 
 
@@ -56,11 +77,11 @@ class Delta(BaseModel):
 
 
 class ChunkChoice(BaseModel):
-    """The one answer's part of a chunk."""
+    """One answer's part of a chunk."""
 
-    index: Literal[0] = 0
+    index: int
     delta: Delta
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: FinishReason | None = None
 
 

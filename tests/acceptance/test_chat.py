@@ -155,7 +155,7 @@ def test_models_are_listed_by_their_served_names(client):
         (["word " * 3000], {}, "messages", "2048"),
         (["hi"], {"max_tokens": 5000}, "max_tokens", "2048"),
         (["hi"], {"temperature": 9}, "temperature", "2"),
-        (["hi"], {"n": 3}, "n", ""),
+        (["hi"], {"n": 17}, "n", "16"),
         (["hi"], {"extra_body": {"mm_processor_kwargs": {"max_num": 13}}}, "mm_processor_kwargs.max_num", "12"),
         (["hi"], {"extra_body": {"mm_processor_kwargs": {"fps": 2}}}, "mm_processor_kwargs.fps", "fps"),
         (["hi"], {"extra_body": {"beam": 2}}, "beam", "beam"),

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from shared import keys, wire
 from shared.errors import ErrorCode
-from shared.events import Failed, Finished, FinishReason, JobEvent, Started, TextDelta, Usage
+from shared.events import ChoiceFinished, Failed, Finished, FinishReason, JobEvent, Started, TextDelta, Usage
 from shared.fleet import WorkerInfo, WorkerState
 from shared.job import ChatJob, JobId, MediaKind, SamplingParams
 
@@ -39,9 +39,10 @@ class StandIn:
         self.seqs: dict[JobId, int] = {}
 
     async def beat(
-        self, state: WorkerState = WorkerState.READY, lives_s: float = 3600, jobs_per_s: float = 0.0
+        self, state: WorkerState = WorkerState.READY, lives_s: float = 3600, jobs_per_s: float = 0.0, sampling=None
     ) -> None:
-        facts = msgspec.structs.replace(self.facts, state=state, jobs_per_s=jobs_per_s)
+        defaults = msgspec.structs.replace(DEFAULTS, **sampling or {})
+        facts = msgspec.structs.replace(self.facts, state=state, jobs_per_s=jobs_per_s, sampling=defaults)
         await self.redis.set(keys.worker(facts.id), wire.encode(facts))
         await self.redis.zadd(keys.WORKERS, {facts.id: time.time() + lives_s})
 
@@ -58,17 +59,21 @@ class StandIn:
         await self.redis.hset(keys.lease(job_id), "holder", f"{self.facts.id}/1")
         return wire.decode_job(envelope["a"][0])
 
-    async def say(self, job: ChatJob, *words: str) -> None:
+    async def say(self, job: ChatJob, *words: str, **more: object) -> None:
         """Publish deltas in one message; the first one comes with Started."""
         events: list[JobEvent] = []
         if job.id not in self.seqs:
-            events.append(Started(**self.named(job), prompt_tokens=7, model=job.model, created_s=job.created_s))
-        events += [TextDelta(**self.named(job), text=word, token_ids=(1,)) for word in words]
+            named, created_s = self.named(job), job.created_s
+            events.append(Started(**named, prompt_tokens=7, model=job.model, created_s=created_s, num_choices=job.n))
+        events += [TextDelta(**self.named(job), text=word, token_ids=(1,), **more) for word in words]
         await self.publish(job, *events)
 
-    async def finish(self, job: ChatJob, reason=FinishReason.STOP, tells=True) -> None:
+    async def finish_choice(self, job: ChatJob, index: int, reason=FinishReason.STOP) -> None:
+        await self.publish(job, ChoiceFinished(**self.named(job), index=index, reason=reason))
+
+    async def finish(self, job: ChatJob, reason=FinishReason.STOP, tells=True, index=0) -> None:
         usage = Usage(prompt_tokens=7, completion_tokens=3)
-        await self.publish(job, Finished(**self.named(job), reason=reason, usage=usage), tells=tells)
+        await self.publish(job, Finished(**self.named(job), reason=reason, usage=usage, index=index), tells=tells)
 
     async def fail(self, job: ChatJob, code: ErrorCode, message: str, param: str | None = None) -> None:
         await self.publish(job, Failed(**self.named(job), code=code, message=message, param=param))

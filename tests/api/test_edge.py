@@ -37,7 +37,7 @@ async def refusal(client, **fields) -> APIStatusError:
         ({"max_completion_tokens": 4097}, "max_completion_tokens", "4097.*4096"),
         ({"max_tokens": 1, "max_completion_tokens": 2}, "max_completion_tokens", "1.*2"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream is true"),
-        ({"n": 2}, "n", "not supported"),
+        ({"extra_body": {"num_beams": 2}}, "num_beams", "not supported"),
         ({"extra_body": {"best": 1}}, "best", "Unknown field"),
         ({"extra_body": {"images": ["/etc/passwd"]}}, "images[0]", "nor a file that this server may read"),
         ({"extra_body": {"images": ["A" * 40] * 65}}, "images[64]", "at most 64"),

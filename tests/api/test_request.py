@@ -39,6 +39,18 @@ def content(*parts) -> bytes:
         (body(max_tokens=0), "max_tokens", "greater than or equal to 1"),
         (body(max_tokens=2**80), "max_tokens", "less than or equal"),
         (body(stop=["a"] * 17), "stop", "at most 16"),
+        (body(min_p=1.1), "min_p", "less than or equal to 1"),
+        (body(repetition_penalty=0), "repetition_penalty", "greater than 0"),
+        (body(presence_penalty=2.1), "presence_penalty", "less than or equal to 2"),
+        (body(frequency_penalty=-3), "frequency_penalty", "greater than or equal to -2"),
+        (body(logit_bias={"5": 101}), "logit_bias.5", "less than or equal to 100"),
+        (body(logit_bias={"the": 1}), "logit_bias.the", "match"),
+        (body(logit_bias={str(i): 1 for i in range(1025)}), "logit_bias", "at most 1024"),
+        (body(n=0), "n", "greater than or equal to 1"),
+        (body(n=True), "n", "valid integer"),
+        (body(top_logprobs=21), "top_logprobs", "less than or equal to 20"),
+        (body(logprobs=3), "logprobs", "valid boolean"),
+        (body(min_tokens=-1), "min_tokens", "greater than or equal to 0"),
         (body(stop=["a", ""]), "stop[1]", "at least 1"),
         (body(messages="hi"), "messages", "valid list"),
         (body(messages=["hi"]), "messages[0]", "must be an object"),
@@ -85,18 +97,13 @@ def test_what_is_wrong_is_named(raw, param, says):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("n", 2),
-        ("n", True),
-        ("logprobs", True),
-        ("top_logprobs", 3),
-        ("presence_penalty", 0.1),
-        ("frequency_penalty", -1),
-        ("repetition_penalty", 1.1),
-        ("logit_bias", {"1": 5}),
+        ("best_of", 2),
+        ("best_of", True),
+        ("length_penalty", 1.1),
+        ("num_beams", 2),
         ("tools", [{"type": "function"}]),
         ("tool_choice", "required"),
         ("response_format", {"type": "json_object"}),
-        ("min_p", 0.1),
     ],
 )
 def test_field_that_cannot_be_honoured_is_refused_by_name(field, value):
@@ -109,12 +116,10 @@ def test_field_that_cannot_be_honoured_is_refused_by_name(field, value):
 def test_field_that_asks_for_nothing_is_accepted():
     asked = parse(
         body(
-            n=1,
-            logprobs=False,
-            top_logprobs=None,
-            presence_penalty=0,
-            frequency_penalty=0.0,
-            logit_bias={},
+            n=None,
+            best_of=1,
+            length_penalty=1.0,
+            num_beams=1,
             tools=[],
             tool_choice="none",
             response_format={"type": "text"},
@@ -123,6 +128,10 @@ def test_field_that_asks_for_nothing_is_accepted():
     )
 
     assert asked == parse(body(user="someone"))
+
+
+def test_best_of_as_many_as_are_sent_is_all_of_them():
+    assert parse(body(n=3, best_of=3)) == parse(body(n=3))
 
 
 def test_own_answer_may_be_sent_back_as_it_came():

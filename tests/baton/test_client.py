@@ -140,10 +140,10 @@ def test_tag_names_no_file_where_the_model_takes_none(canned):
     ("model", "options", "status", "param", "words"),
     [
         ("gpt-9", {}, 404, "model", MODEL),
-        (MODEL, {"n": 2}, 400, "n", "n is not supported"),
+        (MODEL, {"num_beams": 2}, 400, "num_beams", "num_beams is not supported"),
         (MODEL, {"temperature": 9}, 400, "temperature", "temperature"),
     ],
-    ids=["model", "n", "temperature"],
+    ids=["model", "beams", "temperature"],
 )
 def test_server_says_what_is_wrong(api_url, model, options, status, param, words, stream):
     with pytest.raises(HTTPError, match=words) as refusal:

@@ -44,13 +44,14 @@ async def ready_worker(redis: Redis, pid: int, timeout_s: float = 20.0) -> Worke
             await asyncio.sleep(0.02)
 
 
-def make_job(text: str, job_id: str = "job-1", *, deadline_s: float = 60.0, **sampling: object) -> ChatJob:
+def make_job(text: str, job_id: str = "job-1", *, n: int = 1, deadline_s: float = 60.0, **sampling: object) -> ChatJob:
     return ChatJob(
         id=JobId(job_id),
         model="fake",
         gateway=GATEWAY,
         messages=(Message(Role.USER, (TextPart(text),)),),
         sampling=SamplingParams(**sampling),
+        n=n,
         created_s=time.time(),
         deadline_s=time.time() + deadline_s,
     )
@@ -77,11 +78,11 @@ class Ear:
         await self._pubsub.aclose()
 
     async def hear(self, job_id: str, *, num_events: int | None = None, timeout_s: float = 20.0) -> list[JobEvent]:
-        """Events of one job up to the terminal one, or the first so many."""
+        """Events of one job up to the terminal one, or at least the first so many."""
         async with asyncio.timeout(timeout_s):
             while True:
                 events = self.events.setdefault(job_id, [])
-                if events and (is_terminal(events[-1]) or len(events) == num_events):
+                if events and (is_terminal(events[-1]) or len(events) >= (num_events or sys.maxsize)):
                     return events
                 message = await self._pubsub.get_message(timeout=1.0)
                 for event in wire.decode_events(message["data"]) if message else []:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from shared.job import SamplingParams
 from worker.engine.answer import Answer
 from worker.engine.prompt import Prompt
 
@@ -14,7 +15,9 @@ class Bytes:
 
 
 def deltas(text: str | bytes, *stop: str, strips: bool = False, rewrites=()) -> tuple[list[str], Answer]:
-    answer = Answer(Prompt(token_ids=(0,), tokenizer=Bytes(), strips_answer=strips, rewrites=rewrites), stop)
+    answer = Answer(
+        Prompt(token_ids=(0,), tokenizer=Bytes(), strips_answer=strips, rewrites=rewrites), SamplingParams(stop=stop)
+    )
     shown = []
     for byte in text.encode() if isinstance(text, str) else text:
         shown.append(answer.push(byte))
@@ -113,5 +116,33 @@ def test_text_of_the_first_tokens_does_not_depend_on_later_ones():
     whole = "x é 书 STO STOP"
     for cut in range(len(whole.encode())):
         one, _ = deltas(whole, "STOP")
-        answer = Answer(Prompt(token_ids=(0,), tokenizer=Bytes()), ("STOP",))
+        answer = Answer(Prompt(token_ids=(0,), tokenizer=Bytes()), SamplingParams(stop=("STOP",)))
         assert [answer.push(b) for b in whole.encode()[:cut]] == one[:cut]
+
+
+def shown_tokens(text: str, *stop: str) -> list[int]:
+    """How many tokens are shown after each push, and at the end."""
+    answer = Answer(Prompt(token_ids=(0,), tokenizer=Bytes()), SamplingParams(stop=stop))
+    counts = []
+    for byte in text.encode():
+        answer.push(byte)
+        counts.append(answer.num_shown)
+    answer.finish()
+    return [*counts, answer.num_shown]
+
+
+def test_tokens_count_as_shown_with_the_text_they_begin():
+    assert shown_tokens("ab") == [1, 2, 2]
+    assert shown_tokens("é!") == [0, 2, 3, 3]
+    assert shown_tokens("aSTOx", "STOP") == [1, 1, 1, 1, 5, 5]
+    assert shown_tokens("aSTO", "STOP") == [1, 1, 1, 1, 4]
+    assert shown_tokens("aSTOP", "STOP") == [1, 1, 1, 1, 1, 1]
+
+
+def test_stop_string_that_comes_too_early_is_text():
+    answer = Answer(Prompt(token_ids=(0,), tokenizer=Bytes()), SamplingParams(stop=("STOP",)))
+
+    early = "".join(answer.push(byte, may_stop=False) for byte in b"STOP ")
+    late = "".join(answer.push(byte) for byte in b"x STOP")
+
+    assert (early, late, answer.is_stopped) == ("STOP ", "x ", True)

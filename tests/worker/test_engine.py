@@ -10,6 +10,7 @@ from worker.engine.engine import Engine
 from worker.engine.prompt import Prompt
 from worker.engine.sequence import Sequence
 from worker.engine.thread import EngineThread
+from worker.engine.token import Scored, Token
 
 
 class Numbers:
@@ -28,14 +29,14 @@ class CountingRunner:
         if sequence.id == "poison":
             raise RuntimeError("this prompt breaks the model")
         self.rows[row] = sequence.id
-        return sequence.num_tokens
+        return Token(sequence.num_tokens)
 
     def decode(self, sequences):
         assert [self.rows[row] for row in range(len(sequences))] == [s.id for s in sequences]
         if any(s.id == "bomb" for s in sequences):
             raise RuntimeError("the step breaks")
         self.batch_sizes.append(len(sequences))
-        return [s.num_tokens for s in sequences]
+        return [Token(s.num_tokens) for s in sequences]
 
     def move(self, source, target):
         self.rows[target] = self.rows.pop(source)
@@ -138,6 +139,41 @@ def test_aborted_sequence_frees_its_row_at_once(victim):
     rest = run(engine)
     assert victim not in rest
     assert all(outputs[-1].finish_reason is FinishReason.LENGTH for outputs in rest.values())
+
+
+class ScoringRunner(CountingRunner):
+    """Tells how likely each token is."""
+
+    def prefill(self, sequence, row):
+        return self._scored(super().prefill(sequence, row))
+
+    def decode(self, sequences):
+        return [self._scored(token) for token in super().decode(sequences)]
+
+    def _scored(self, token):
+        return Token(token.id, -token.id / 100, (Scored(token.id, -token.id / 100),))
+
+
+def scored_sequence(token_ids=(), held=()):
+    prompt = Prompt(token_ids=(7, 7, 7), tokenizer=Numbers())
+    sampling = SamplingParams(num_logprobs=1, stop=("5 6 8",))
+    return Sequence("s", prompt, sampling, 6, token_ids, held=held)
+
+
+@pytest.mark.parametrize("num_known", range(1, 6))
+def test_log_probabilities_come_with_their_text_whoever_goes_on(num_known):
+    """What looks like the stop string is held back, and with it what is known of its tokens."""
+    engine = Engine(ScoringRunner(), max_num_seqs=1)
+    engine.add(scored_sequence())
+    whole = run(engine)["s"]
+    known, rest = whole[:num_known], whole[num_known:]
+    engine.add(scored_sequence(tuple(t for o in known for t in o.token_ids), known[-1].held))
+
+    resumed = run(engine)["s"]
+
+    assert [[token.id for token in output.scored] for output in whole] == [[3], [4], [], [], [5, 6, 7], [8]]
+    assert [[token.id for token in output.held] for output in whole] == [[], [], [5], [5, 6], [], []]
+    assert resumed == rest
 
 
 async def test_thread_wakes_for_work_and_aborts_between_steps():

@@ -9,7 +9,7 @@ import pytest
 
 from shared import keys, wire
 from shared.errors import ErrorCode
-from shared.events import Failed, Finished, FinishReason, Started, TextDelta, Usage
+from shared.events import ChoiceFinished, Failed, Finished, FinishReason, Started, TextDelta, Usage
 from tests.worker.fleet import Ear, enqueue, make_job, ready_worker, running_worker
 
 
@@ -67,6 +67,28 @@ async def test_prompt_that_is_too_long_fails_with_the_limit_in_the_message(redis
     assert "at most 3" in too_much[0].message
     assert isinstance(fits[-1], Finished)
     assert fits[-1].usage.completion_tokens == 3
+
+
+async def test_jobs_of_several_answers_wait_for_rows_and_leave_other_jobs_to_others(redis, url):
+    """Two rows: three answers at once can't be, and as long as they are asked for no other job is claimed."""
+    with running_worker(url, "--fake_itl_ms", "20", "--max_num_seqs", "2") as worker:
+        await ready_worker(redis, worker.pid)
+        async with Ear(redis) as ear:
+            await enqueue(redis, make_job("a b", "three", n=3, max_tokens=30))
+            await ear.hear("three", num_events=5)
+            await enqueue(redis, make_job("c", "next", n=2, max_tokens=2))
+            await ear.hear("three", num_events=25)
+            num_queued = await redis.zcard(keys.queue("fake"))
+            three, following = await ear.hear("three"), await ear.hear("next")
+
+    assert num_queued == 1
+    for index in range(3):
+        said = [event for event in three if isinstance(event, TextDelta) and event.index == index]
+        assert text_of(said) == " ".join("ab"[n % 2] for n in range(30))
+    ended = [event.index for event in three if isinstance(event, ChoiceFinished | Finished)]
+    assert sorted(ended) == [0, 1, 2]
+    assert three[-1].usage == Usage(2, 90)
+    assert following[-1].usage == Usage(1, 4)
 
 
 async def test_request_that_outlives_its_deadline_fails_and_frees_its_slot(redis, url):

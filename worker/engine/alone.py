@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from transformers.generation import BaseStreamer, LogitsProcessor, LogitsProcessorList
 
-from worker.engine.sampler import sample
+from worker.engine.sampler import Sampler
 from worker.engine.sequence import Sequence
+from worker.engine.token import Token
 
-Token = int | BaseException
+Handed = Token | BaseException
 
 
 class AloneRunner:
@@ -24,16 +25,18 @@ class AloneRunner:
 
     def __init__(self, model: Any, max_model_len: int) -> None:
         self.max_model_len = max_model_len
+        self.vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
         self._model = model
+        self._sampler = Sampler()
         self._generation: _Generation | None = None
 
-    def prefill(self, sequence: Sequence, row: int) -> int:
+    def prefill(self, sequence: Sequence, row: int) -> Token:
         """Begin with prompt and answer so far, whatever ran before; return the next token."""
         self._end()
-        self._generation = _Generation(lambda streamer: self._generate(sequence, streamer))
+        self._generation = _Generation(lambda generation: self._generate(sequence, generation))
         return self._generation.next_token()
 
-    def decode(self, sequences: list[Sequence]) -> list[int]:
+    def decode(self, sequences: list[Sequence]) -> list[Token]:
         """Return the next token of the only sequence."""
         assert self._generation is not None
         return [self._generation.next_token()]
@@ -47,15 +50,16 @@ class AloneRunner:
             self._generation = None
 
     @torch.inference_mode()
-    def _generate(self, sequence: Sequence, streamer: BaseStreamer) -> None:
-        num_known = len(sequence.token_ids)
+    def _generate(self, sequence: Sequence, generation: "_Generation") -> None:
+        choice = _Choice(self._sampler, sequence)
         self._model.generate(
             **self._inputs(sequence),
             do_sample=False,
             num_beams=1,
-            max_new_tokens=sequence.max_tokens - num_known,
-            logits_processor=LogitsProcessorList([_Choice(sequence, num_known)]),
-            streamer=streamer,
+            repetition_penalty=1.0,  # the checkpoint's own stands among the sequence's parameters
+            max_new_tokens=sequence.max_tokens - len(sequence.token_ids),
+            logits_processor=LogitsProcessorList([choice]),
+            streamer=_Handover(generation, choice),
         )
 
     def _inputs(self, sequence: Sequence) -> dict[str, Any]:
@@ -88,14 +92,14 @@ class _Ended(Exception):
 class _Generation:
     """One call of `generate()` in a thread of its own, in step with whoever asks for tokens."""
 
-    def __init__(self, run: Callable[[BaseStreamer], None]) -> None:
-        self._tokens: SimpleQueue[Token] = SimpleQueue()
+    def __init__(self, run: "Callable[[_Generation], None]") -> None:
+        self._tokens: SimpleQueue[Handed] = SimpleQueue()
         self._demands: SimpleQueue[bool] = SimpleQueue()
         self._run = run
         self._thread = threading.Thread(target=self._work, name="generate", daemon=True)
         self._thread.start()
 
-    def next_token(self) -> int:
+    def next_token(self) -> Token:
         """Let `generate()` go on until its next token, and return it."""
         self._demands.put(True)
         token = self._tokens.get()
@@ -113,14 +117,14 @@ class _Generation:
         if not self._demands.get():
             raise _Ended
 
-    def hand_over(self, token: Token) -> None:
+    def hand_over(self, token: Handed) -> None:
         """Give a token, or what was raised instead, to whoever asked."""
         self._tokens.put(token)
 
     def _work(self) -> None:
         try:
             self.wait_for_demand()
-            self._run(_Handover(self))
+            self._run(self)
             self.wait_for_demand()
             raise RuntimeError("generate() ended before the answer did")
         except _Ended:
@@ -129,11 +133,29 @@ class _Generation:
             self.hand_over(error)
 
 
-class _Handover(BaseStreamer):  # type: ignore[misc]  # transformers is untyped
-    """Takes each token from `generate()`, of which the first call brings the prompt."""
+class _Choice(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    """Chooses the token as the engine does for rows, so that the greedy search can but take it."""
 
-    def __init__(self, generation: _Generation) -> None:
+    def __init__(self, sampler: Sampler, sequence: Sequence) -> None:
+        self._sampler = sampler
+        self._sequence = sequence
+        self.token = Token(-1)
+        """The one chosen last."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return scores of which only the chosen token's is finite."""
+        (self.token,) = self._sampler.choose(scores, [self._sequence])  # whoever asked has pushed all before it
+        return torch.full_like(scores, -torch.inf).index_fill_(
+            1, torch.tensor([self.token.id], device=scores.device), 0.0
+        )
+
+
+class _Handover(BaseStreamer):  # type: ignore[misc]  # transformers is untyped
+    """Is told of each token by `generate()`, of which the first call brings the prompt."""
+
+    def __init__(self, generation: _Generation, choice: _Choice) -> None:
         self._generation = generation
+        self._choice = choice
         self._is_prompt = True
 
     def put(self, value: torch.Tensor) -> None:
@@ -141,22 +163,8 @@ class _Handover(BaseStreamer):  # type: ignore[misc]  # transformers is untyped
         if self._is_prompt:
             self._is_prompt = False
             return
-        self._generation.hand_over(int(value.flatten()[0]))
+        self._generation.hand_over(self._choice.token)
         self._generation.wait_for_demand()
 
     def end(self) -> None:
         """Nothing is held back."""
-
-
-class _Choice(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
-    """Chooses the token as the engine does for rows, so that the greedy search can but take it."""
-
-    def __init__(self, sequence: Sequence, num_known: int) -> None:
-        self._sampling = sequence.sampling
-        self._position = num_known
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return scores of which only the chosen token's is finite."""
-        chosen = sample(scores, [self._sampling], [self._position])
-        self._position += 1
-        return torch.full_like(scores, -torch.inf).index_fill_(1, torch.tensor(chosen, device=scores.device), 0.0)

@@ -12,6 +12,10 @@ class Tokenizer(Protocol):
         """Return the text of these tokens; what isn't (yet) valid UTF-8 ends in U+FFFD."""
         ...
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return one token by itself, as it stands within a text; a control token is spelled out."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
@@ -33,5 +37,8 @@ class Prompt:
     """What the model's forward takes beside the ids at prefill, as `pixel_values`."""
     token_features: Mapping[str, Any] = field(default_factory=dict)
     """Of that what has one column a token, shape [1, tokens]; the answer's tokens get what the prompt's last has."""
+    penalizes_prompt: bool = True
+    """Whether the repetition penalty counts the prompt's tokens; where the authors' code gives embeddings to
+    `generate()`, it can't."""
     row_features: Mapping[str, float] = field(default_factory=dict)
     """What it takes at every step, prefill and decode, one number a row; every prompt of a model has the same ones."""

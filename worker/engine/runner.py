@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Protocol
 
 from worker.engine.sequence import Sequence
+from worker.engine.token import Token
 
 if TYPE_CHECKING:  # it brings torch
     from worker.engine.adapters import AdapterSlots
@@ -19,11 +20,16 @@ class Runner(Protocol):
         """Where adapters are put beside the base; None if the model takes none."""
         ...
 
-    def prefill(self, sequence: Sequence, row: int) -> int:
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are to choose from; ids are smaller."""
+        ...
+
+    def prefill(self, sequence: Sequence, row: int) -> Token:
         """Read the sequence's tokens (prompt and answer so far) into a free row; return the next token."""
         ...
 
-    def decode(self, sequences: list[Sequence]) -> list[int]:
+    def decode(self, sequences: list[Sequence]) -> list[Token]:
         """Feed each row its last token; return the next token of each."""
         ...
 

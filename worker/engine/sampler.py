@@ -1,64 +1,156 @@
-"""The choice of the next token, for all rows at once, each with its own parameters."""
+"""The choice of the next token, for all rows at once, each with its own parameters.
 
-from collections.abc import Sequence
+The order is transformers': penalties, bias and what may not come, then temperature, top-k, top-p, min-p.
+"""
+
+from collections.abc import Sequence as Rows
+from math import log
 
 import torch
 
 from shared.job import SamplingParams
+from worker.engine.counts import Counts
+from worker.engine.draw import uniform
+from worker.engine.sequence import Sequence
+from worker.engine.token import Scored, Token
 
-_MASK = (1 << 64) - 1
-
-
-def sample(logits: torch.Tensor, params: Sequence[SamplingParams], positions: Sequence[int]) -> list[int]:
-    """Return one token per row of `logits`, shape [rows, vocab].
-
-    `positions` are the indices the tokens will have in their answers; with the row's seed they fix the draw.
-    """
-    if all(p.temperature == 0 for p in params):
-        return logits.argmax(dim=-1).tolist()
-    uniforms = [uniform(p.seed, position) for p, position in zip(params, positions, strict=True)]
-    return _draw(logits.float(), params, torch.tensor(uniforms, device=logits.device)).tolist()
+MAX_NARROW = 1024
+"""Rows that keep this many tokens or fewer are cut without sorting the vocabulary."""
+LEAST_LOGPROB = -9999.0
+"""What OpenAI tells of a token that can't come; JSON knows no infinity."""
 
 
-def uniform(seed: int, position: int) -> float:
-    """Return the number in [0, 1) that belongs to this seed and position."""
-    return (_mix(_mix(seed & _MASK) + position & _MASK) >> 11) * 2.0**-53
+class Sampler:
+    """Created with a runner; keeps on its device what penalties count."""
+
+    def __init__(self) -> None:
+        self._counts = Counts()
+
+    @torch.inference_mode()
+    def choose(self, logits: torch.Tensor, sequences: Rows[Sequence]) -> list[Token]:
+        """Return the next token of each row of `logits`, shape [rows, vocab].
+
+        What it is depends on the row's own logits, parameters, tokens so far and seed only.
+        """
+        chosen = logits.argmax(dim=-1)
+        if special := [row for row, sequence in enumerate(sequences) if not sequence.takes_likeliest]:
+            chosen[special] = self._choose_special(logits[special].float(), [sequences[row] for row in special])
+        token_ids: list[int] = chosen.tolist()
+        scores = _scores(logits, chosen, sequences)
+        return [Token(token_id, *scores.get(row, ())) for row, token_id in enumerate(token_ids)]
+
+    def _choose_special(self, logits: torch.Tensor, sequences: Rows[Sequence]) -> torch.Tensor:
+        self.adjust(logits, sequences)
+        chosen = logits.argmax(dim=-1)
+        if drawn := [row for row, sequence in enumerate(sequences) if sequence.sampling.temperature > 0]:
+            chosen[drawn] = _draw(logits[drawn], [sequences[row] for row in drawn])
+        return chosen
+
+    def adjust(self, logits: torch.Tensor, sequences: Rows[Sequence]) -> None:
+        """Apply to the rows in place, shape [rows, vocab], what holds for greedy choices too."""
+        self._penalize(logits, sequences)
+        _add_biases(logits, sequences)
+        _forbid(logits, sequences)
+
+    def _penalize(self, logits: torch.Tensor, sequences: Rows[Sequence]) -> None:
+        """Repetition penalty after Keskar et al. 2019 (CTRL), then frequency and presence as OpenAI has them."""
+        if not (rows := [row for row, sequence in enumerate(sequences) if sequence.is_penalized]):
+            return
+        params = [sequences[row].sampling for row in rows]
+        answers, prompts = self._counts.of([sequences[row] for row in rows], logits)
+        penalties = _column([p.repetition_penalty for p in params], logits)
+        some = logits[rows]
+        repeated = torch.where(some < 0, some * penalties, some / penalties)
+        some = torch.where(prompts | (answers > 0), repeated, some)
+        some -= _column([p.frequency_penalty for p in params], logits) * answers
+        some -= _column([p.presence_penalty for p in params], logits) * (answers > 0)
+        logits[rows] = some
 
 
-def _mix(state: int) -> int:
-    """One output of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input reaches every bit."""
-    state = state + 0x9E3779B97F4A7C15 & _MASK
-    state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & _MASK
-    state = (state ^ state >> 27) * 0x94D049BB133111EB & _MASK
-    return state ^ state >> 31
+def _add_biases(logits: torch.Tensor, sequences: Rows[Sequence]) -> None:
+    """Add the request's biases, and -inf to the tokens that would end an answer too early."""
+    added = [(row, *bias) for row, s in enumerate(sequences) for bias in (*s.sampling.logit_bias, *_early_ends(s))]
+    if added:
+        rows, token_ids, values = zip(*added, strict=True)
+        places = torch.tensor([rows, token_ids], device=logits.device).unbind()
+        logits.index_put_(places, torch.tensor(values, device=logits.device), accumulate=True)
 
 
-def _draw(logits: torch.Tensor, params: Sequence[SamplingParams], uniforms: torch.Tensor) -> torch.Tensor:
-    """Return tokens, shape [rows]: inverse of the kept tokens' distribution, likeliest first."""
-    likeliest, token_ids = logits.sort(dim=-1, descending=True, stable=True)  # [rows, vocab]
-    temperatures = _column([p.temperature or 1.0 for p in params], logits).clamp(min=1e-6)
+def _early_ends(sequence: Sequence) -> list[tuple[int, float]]:
+    if sequence.may_end:
+        return []
+    return [(token_id, -torch.inf) for token_id in sequence.stop_token_ids]
+
+
+def _forbid(logits: torch.Tensor, sequences: Rows[Sequence]) -> None:
+    """Leave what the rows' constraints allow."""
+    for row, sequence in enumerate(sequences):
+        if sequence.constraint is not None:
+            allowed = sequence.constraint.mask().to(logits.device)
+            logits[row, : len(allowed)].masked_fill_(~allowed, -torch.inf)
+            logits[row, len(allowed) :] = -torch.inf
+
+
+def distribution(logits: torch.Tensor, sequences: Rows[Sequence]) -> torch.Tensor:
+    """Return the probabilities that adjusted rows are drawn by, shape [rows, vocab]."""
+    temperatures = _column([s.sampling.temperature for s in sequences], logits).clamp(min=1e-6)
     # The largest is subtracted first, so that a tiny temperature can't overflow.
-    probabilities = ((likeliest - likeliest[:, :1]) / temperatures).softmax(dim=-1)
-    kept = probabilities * _kept(probabilities, params)
-    cumulative = kept.cumsum(dim=-1)
-    targets = uniforms[:, None].to(cumulative.dtype) * cumulative[:, -1:]
-    ranks = torch.searchsorted(cumulative, targets, right=True)
-    last_kept = kept.count_nonzero(dim=-1)[:, None] - 1  # rounding may put a target past the end
-    return token_ids.gather(-1, ranks.minimum(last_kept)).squeeze(-1)
+    scaled = (logits - logits.amax(dim=-1, keepdim=True)) / temperatures
+    return scaled.masked_fill(scaled < _floor(scaled, sequences), -torch.inf).softmax(dim=-1)
 
 
-def _kept(probabilities: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Return which ranks may be drawn, shape [rows, vocab]; a greedy row keeps its first one."""
-    vocab = probabilities.shape[-1]
-    top_k = _column([1 if p.temperature == 0 else p.top_k or vocab for p in params], probabilities)
-    top_p = _column([p.top_p for p in params], probabilities)
-    ranks = torch.arange(vocab, device=probabilities.device)
-    by_k = ranks < top_k
-    # top-p counts what top-k left
-    share = probabilities * by_k
-    share = share / share.sum(dim=-1, keepdim=True)
-    by_p = (share.cumsum(dim=-1) - share < top_p) | (top_p >= 1) | (ranks == 0)
-    return by_k & by_p
+def _draw(logits: torch.Tensor, sequences: Rows[Sequence]) -> torch.Tensor:
+    """Return tokens, shape [rows]: the inverse of the distribution, in the order of their ids."""
+    cumulative = distribution(logits, sequences).cumsum(dim=-1)
+    total = cumulative[:, -1:]
+    uniforms = _column([uniform(s.sampling.seed, len(s.token_ids)) for s in sequences], logits)
+    below = total.nextafter(torch.zeros_like(total))  # or rounding may put a target past the end
+    return torch.searchsorted(cumulative, (uniforms * total).minimum(below), right=True).squeeze(-1)
+
+
+def _floor(scaled: torch.Tensor, sequences: Rows[Sequence]) -> torch.Tensor:
+    """Return the least logit that may be drawn, shape [rows, 1], where the likeliest token's is 0.
+
+    Tokens that tie are kept or cut together, so that no order among them matters.
+    """
+    vocab = scaled.shape[-1]
+    params = [sequence.sampling for sequence in sequences]
+    floor = _column([log(p.min_p) if p.min_p else -torch.inf for p in params], scaled)
+    narrow = [row for row, p in enumerate(params) if 0 < p.top_k <= min(MAX_NARROW, vocab)]
+    wide = [row for row, p in enumerate(params) if row not in narrow and (p.top_p < 1 or 0 < p.top_k < vocab)]
+    if narrow:
+        values = scaled[narrow].topk(max(params[row].top_k for row in narrow)).values
+        floor[narrow] = floor[narrow].maximum(_least_kept(values, [params[row] for row in narrow]))
+    if wide:
+        values = scaled[wide].sort(dim=-1, descending=True).values
+        floor[wide] = floor[wide].maximum(_least_kept(values, [params[row] for row in wide]))
+    return floor
+
+
+def _least_kept(values: torch.Tensor, params: Rows[SamplingParams]) -> torch.Tensor:
+    """Return the last logit that top-k and then top-p keep of a row, shape [rows, 1]; `values` descend."""
+    ranks = torch.arange(values.shape[-1], device=values.device)
+    by_k = ranks < _column([p.top_k or values.shape[-1] for p in params], values)
+    top_p = _column([p.top_p for p in params], values)
+    shares = values.masked_fill(~by_k, -torch.inf).softmax(dim=-1)
+    by_p = (shares.cumsum(dim=-1) - shares < top_p) | (top_p >= 1) | (ranks == 0)
+    return values.gather(-1, (by_k & by_p).sum(dim=-1, keepdim=True) - 1)
+
+
+def _scores(
+    logits: torch.Tensor, chosen: torch.Tensor, sequences: Rows[Sequence]
+) -> dict[int, tuple[float, tuple[Scored, ...]]]:
+    """Return, by row, the chosen token's log-probability and the likeliest tokens', where they are asked for."""
+    asked = {row: num for row, s in enumerate(sequences) if (num := s.sampling.num_logprobs) is not None}
+    if not asked:
+        return {}
+    rows = [*asked]
+    logprobs = logits[rows].float().log_softmax(dim=-1).clamp(min=LEAST_LOGPROB)
+    own = logprobs.gather(-1, chosen[rows, None]).squeeze(-1).tolist()
+    top = logprobs.topk(min(max(asked.values()), logprobs.shape[-1]))
+    listed = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    best = [tuple(map(Scored, ids, values)) for ids, values in listed]
+    return {row: (own[i], best[i][:num]) for i, (row, num) in enumerate(asked.items())}
 
 
 def _column(values: list[float], like: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,14 @@
 """One running generation: its tokens so far, its text, and why it ended."""
 
+from collections import deque
 from enum import StrEnum
 
 from shared.events import FinishReason
 from shared.job import SamplingParams
 from worker.engine.answer import Answer
+from worker.engine.constraint import Constraint
 from worker.engine.prompt import Prompt
+from worker.engine.token import Token
 
 BASE = 0
 """The slot of the model without an adapter."""
@@ -23,7 +26,8 @@ class Sequence:
     """Created by whoever has a prompt, ended by the engine; lives in one engine only.
 
     `token_ids` given at the start are an earlier attempt's answer so far: they are continued,
-    not generated again, and their text isn't shown again. `adapter` is a slot of the runner.
+    not generated again, and their text isn't shown again. `held` are the last of them, where their
+    log-probabilities are still to be told. `adapter` is a slot of the runner.
     """
 
     def __init__(
@@ -34,18 +38,29 @@ class Sequence:
         max_tokens: int,
         token_ids: tuple[int, ...] = (),
         adapter: int = BASE,
+        *,
+        held: tuple[Token, ...] = (),
+        constraint: Constraint | None = None,
     ) -> None:
         self.id = sequence_id
         self.prompt = prompt
         self.sampling = sampling
         self.max_tokens = max_tokens
         self.adapter = adapter
+        self.constraint = constraint
         self.token_ids: list[int] = []
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
-        self._answer = Answer(prompt, sampling.stop)
-        for token_id in token_ids:
-            self.push(token_id)
+        self.stop_token_ids = frozenset() if sampling.ignore_eos else prompt.stop_token_ids
+        self.is_penalized = _is_penalized(sampling)
+        self.takes_likeliest = constraint is None and not (self.is_penalized or _has_draw_or_bias(sampling))
+        """Whether nothing is asked for but the likeliest token."""
+        self._answer = Answer(prompt, sampling)
+        self._scored: deque[Token] = deque()
+        self._num_told = 0
+        for token in (*map(Token, token_ids[: len(token_ids) - len(held)]), *held):
+            self.push(token)
+        self.take_scored()
 
     @property
     def num_tokens(self) -> int:
@@ -62,12 +77,22 @@ class Sequence:
         """Whether nothing more will be generated."""
         return self.status is SequenceStatus.FINISHED
 
-    def push(self, token_id: int) -> str:
+    @property
+    def may_end(self) -> bool:
+        """Whether the next token may end the answer."""
+        return len(self.token_ids) >= self.sampling.min_tokens
+
+    def push(self, token: Token) -> str:
         """Take the next token; return the text that became safe to show, and finish if it is the last."""
-        self.token_ids.append(token_id)
-        if token_id in self.prompt.stop_token_ids:
+        may_stop = self.may_end
+        self.token_ids.append(token.id)
+        if self.constraint is not None:
+            self.constraint.accept(token.id)
+        if token.id in self.stop_token_ids:
             return self.finish(FinishReason.STOP)
-        text = self._answer.push(token_id)
+        if self.sampling.num_logprobs is not None:
+            self._scored.append(token)
+        text = self._answer.push(token.id, may_stop=may_stop)
         if self._answer.is_stopped:
             return text + self.finish(FinishReason.STOP)
         if len(self.token_ids) >= self.max_tokens:
@@ -79,3 +104,23 @@ class Sequence:
         self.status = SequenceStatus.FINISHED
         self.finish_reason = reason
         return self._answer.finish()
+
+    def take_scored(self) -> tuple[Token, ...]:
+        """Return the tokens with log-probabilities whose text was shown since the last call."""
+        if not self._scored:
+            return ()
+        num_shown, self._num_told = self._answer.num_shown - self._num_told, self._answer.num_shown
+        return tuple(self._scored.popleft() for _ in range(num_shown))
+
+    @property
+    def held(self) -> tuple[Token, ...]:
+        """The tokens with log-probabilities whose text isn't shown yet, but may be."""
+        return () if self.is_finished else tuple(self._scored)
+
+
+def _is_penalized(sampling: SamplingParams) -> bool:
+    return sampling.repetition_penalty != 1 or bool(sampling.presence_penalty or sampling.frequency_penalty)
+
+
+def _has_draw_or_bias(sampling: SamplingParams) -> bool:
+    return bool(sampling.temperature > 0 or sampling.logit_bias or sampling.min_tokens)

@@ -12,8 +12,9 @@ from transformers.cache_utils import Cache
 
 from worker.engine.adapters import AdapterSlots
 from worker.engine.cache import SlotCache, new_cache
-from worker.engine.sampler import sample
+from worker.engine.sampler import Sampler
 from worker.engine.sequence import Sequence
+from worker.engine.token import Token
 
 
 class TorchRunner:
@@ -28,10 +29,12 @@ class TorchRunner:
         self._model = model
         self._device: torch.device = model.device
         self._config = model.config.get_text_config(decoder=True)
+        self.vocab_size: int = self._config.vocab_size
+        self._sampler = Sampler()
         self._cache = SlotCache(self._config, sample_cache(model), max_num_seqs, max_model_len)
 
     @torch.inference_mode()
-    def prefill(self, sequence: Sequence, row: int) -> int:
+    def prefill(self, sequence: Sequence, row: int) -> Token:
         """Read prompt and answer so far through the model's own forward; return the next token."""
         self.adapters.select([sequence.adapter])
         prompt_cache = new_cache(self._config)
@@ -45,10 +48,10 @@ class TorchRunner:
             **self._row_features([sequence]),
         ).logits
         self._cache.put(row, prompt_cache, shifts.take())
-        return self._choose(logits, [sequence])[0]
+        return self._sampler.choose(logits[:, -1], [sequence])[0]
 
     @torch.inference_mode()
-    def decode(self, sequences: list[Sequence]) -> list[int]:
+    def decode(self, sequences: list[Sequence]) -> list[Token]:
         """Feed each row its last token; return the next token of each."""
         self.adapters.select([sequence.adapter for sequence in sequences])
         positions, mask = self._cache.step(len(sequences))
@@ -60,7 +63,7 @@ class TorchRunner:
             use_cache=True,
             **self._row_features(sequences),
         ).logits
-        return self._choose(logits, sequences)
+        return self._sampler.choose(logits[:, -1], sequences)
 
     @torch.inference_mode()
     def move(self, source: int, target: int) -> None:
@@ -80,10 +83,6 @@ class TorchRunner:
     def _row_features(self, sequences: Rows[Sequence]) -> dict[str, torch.Tensor]:
         rows = [sequence.prompt.row_features for sequence in sequences]
         return {name: self._tensor([row[name] for row in rows]) for name in rows[0]}
-
-    def _choose(self, logits: torch.Tensor, sequences: Rows[Sequence]) -> list[int]:
-        params = [sequence.sampling for sequence in sequences]
-        return sample(logits[:, -1], params, [len(sequence.token_ids) for sequence in sequences])
 
     def _tensor(self, values: list[Any]) -> torch.Tensor:
         return torch.tensor(values, device=self._device)

@@ -4,15 +4,22 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Ids
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from shared.errors import InvalidRequest
 from shared.job import AS_TRAINED, MediaPart, Message, ProcessorParams, SamplingParams, TextPart
 from worker.engine.prompt import Prompt
 from worker.engine.sequence import Sequence
+from worker.engine.token import Token
 from worker.models.family import ModelFacts
 from worker.settings import WorkerSettings
 
+if TYPE_CHECKING:
+    from worker.engine.sampler import Sampler
+
 DEFAULT_MAX_MODEL_LEN = 8192
+LIKELY = 5.0
+"""The next word's logit; every other word's is 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,41 +32,65 @@ class Words:
         """Join the words with blanks."""
         return " ".join(self.words[token_id] for token_id in token_ids)
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the word as it stands behind another one; nothing for a number that no word has."""
+        return f" {self.words[token_id]}".encode() if token_id < len(self.words) else b""
+
 
 class FakeRunner:
-    """Takes as long as it is told to: a time for each prefill, a time for each step whatever its size."""
+    """Takes as long as it is told to: a time for each prefill, a time for each step whatever its size.
+
+    The next word is the likeliest one by far; who asks for more than that is served by the models' own sampler.
+    """
 
     adapters = None
 
-    def __init__(self, ttft_s: float, itl_s: float) -> None:
+    def __init__(self, ttft_s: float, itl_s: float, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
         self._ttft_s = ttft_s
         self._itl_s = itl_s
+        self._sampler: Sampler | None = None
 
-    def prefill(self, sequence: Sequence, row: int) -> int:
+    def prefill(self, sequence: Sequence, row: int) -> Token:
         """Wait, and say the next word."""
         time.sleep(self._ttft_s)
-        return _next_word(sequence)
+        return self._choose([sequence])[0]
 
-    def decode(self, sequences: list[Sequence]) -> list[int]:
+    def decode(self, sequences: list[Sequence]) -> list[Token]:
         """Wait once for all rows, and say each one's next word."""
         time.sleep(self._itl_s)
-        return [_next_word(sequence) for sequence in sequences]
+        return self._choose(sequences)
+
+    def _choose(self, sequences: list[Sequence]) -> list[Token]:
+        if all(s.takes_likeliest and s.sampling.num_logprobs is None for s in sequences):
+            return [Token(_next_word(sequence)) for sequence in sequences]
+        import torch  # takes seconds, and most fake workers never need it
+
+        from worker.engine.sampler import Sampler
+
+        self._sampler = self._sampler or Sampler()
+        logits = torch.full((len(sequences), self.vocab_size), -torch.inf)
+        for row, sequence in zip(logits, sequences, strict=True):
+            row[: len(_words_of(sequence))] = 0.0
+            row[_next_word(sequence)] = LIKELY
+        return self._sampler.choose(logits, sequences)
 
     def move(self, source: int, target: int) -> None:
         """Nothing lies in a row."""
 
 
 class FakeModel:
-    """Deterministic whatever the sampling, so that any text is known beforehand."""
+    """Greedy unless asked otherwise, so that any text is known beforehand."""
 
     def __init__(self, settings: WorkerSettings) -> None:
+        max_model_len = settings.max_model_len or DEFAULT_MAX_MODEL_LEN
         self.facts = ModelFacts(
             modalities=(),
-            max_model_len=settings.max_model_len or DEFAULT_MAX_MODEL_LEN,
+            max_model_len=max_model_len,
             sampling=SamplingParams(),
             device="none",
         )
-        self.runner = FakeRunner(settings.fake_ttft_ms / 1000, settings.fake_itl_ms / 1000)
+        self.runner = FakeRunner(settings.fake_ttft_ms / 1000, settings.fake_itl_ms / 1000, vocab_size=max_model_len)
 
     def prepare(
         self,
@@ -85,7 +116,11 @@ def _words(message: Message) -> tuple[str, ...]:
     return tuple(word for part in message.parts if isinstance(part, TextPart) for word in part.text.split())
 
 
+def _words_of(sequence: Sequence) -> tuple[str, ...]:
+    tokenizer = sequence.prompt.tokenizer
+    assert isinstance(tokenizer, Words)
+    return tokenizer.words
+
+
 def _next_word(sequence: Sequence) -> int:
-    words = sequence.prompt.tokenizer
-    assert isinstance(words, Words)
-    return len(sequence.token_ids) % len(words.words)
+    return len(sequence.token_ids) % len(_words_of(sequence))

@@ -28,6 +28,7 @@ from worker.models.generic_media import Medium, decode, modalities
 from worker.models.generic_network import load_network, read_architecture
 from worker.models.generic_text import Escaper
 from worker.models.memory import start_runner
+from worker.models.piece import bytes_of, spells_bytes
 from worker.settings import WorkerSettings
 
 DEFAULT_CONTEXT = 8192
@@ -49,6 +50,12 @@ class AnswerTokenizer:
         text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return one token by itself, special or not."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        piece = self.tokenizer.convert_ids_to_tokens(token_id) or ""
+        return bytes_of(piece, spells=backend is not None and spells_bytes(backend))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generic:
@@ -62,6 +69,8 @@ class Generic:
     escaper: Escaper
     decoder: AnswerTokenizer
     stop_token_ids: frozenset[int]
+    counts_prompt: bool
+    """Whether `generate()` would let the repetition penalty count the prompt; an encoder's it doesn't."""
     dtype: torch.dtype
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Processors and fast tokenizers keep settings of the call in themselves."""
@@ -112,6 +121,7 @@ class Generic:
             stop_token_ids=self.stop_token_ids,
             features={name: self._cast(feature) for name, feature in inputs.items()},
             token_features=per_token,
+            penalizes_prompt=self.counts_prompt,
         )
 
     def _cast(self, feature: Any) -> Any:
@@ -166,6 +176,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
         escaper=Escaper(tokenizer, str(processor.chat_template), _placeholders(processor)),
         decoder=AnswerTokenizer(deepcopy(tokenizer)),  # the engine's thread reads while others write
         stop_token_ids=_stop_token_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
+        counts_prompt=not model.config.is_encoder_decoder,
         dtype=dtype,
     )
 

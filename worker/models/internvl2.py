@@ -87,6 +87,7 @@ class InternVL2:
             tokenizer=self.decoder,
             stop_token_ids=frozenset({self.vocabulary.control_ids[self.template.end.token]}),
             strips_answer=True,
+            penalizes_prompt=False,
             features={"pixel_values": torch.cat(pictures)} if pictures else {},
         )
 

@@ -65,6 +65,7 @@ class MiniCPMV:
             tokenizer=self.reader,
             stop_token_ids=frozenset(self.vocabulary.control_ids[stop] for stop in self.writer.dialect.stops),
             strips_answer=True,
+            penalizes_prompt=False,
             rewrites=CLEAN_UP if self.cleans_up else (),
             features=self._features(tiles) if tiles else {},
         )

@@ -143,6 +143,10 @@ class ReplyReader:
         """Return the text of these tokens."""
         return self._vocabulary.decode([token_id for token_id in token_ids if token_id not in self._dropped])
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return one token by itself, dropped or not."""
+        return self._vocabulary.token_bytes(token_id)
+
 
 def _number(numbers: Iterator[int] | None) -> list[Segment]:
     return [] if numbers is None else [Control("<image_id>"), str(next(numbers)), Control("</image_id>")]

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from worker.models.family import LoadError
+from worker.models.piece import bytes_of, spells_bytes
 from worker.models.vocabulary import ControlToken, Vocabulary
 
 
@@ -53,6 +54,10 @@ class SentencePieceCodec:
         """The model's own string for this id, which the checkpoint may have replaced."""
         return self._model.id_to_piece(token_id) if token_id < self._model.get_piece_size() else None
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return what the token adds to a text."""
+        return bytes_of(self.piece(token_id) or "", spells=False)
+
 
 class BackendCodec:
     """A tokenizer of the tokenizers library; its own splitting at added tokens never sees one."""
@@ -60,6 +65,7 @@ class BackendCodec:
     def __init__(self, backend: Tokenizer) -> None:
         self._backend = backend
         self._pieces = {token_id: piece for piece, token_id in backend.get_vocab(with_added_tokens=False).items()}
+        self._spells_bytes = spells_bytes(backend)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ordinary text."""
@@ -73,6 +79,10 @@ class BackendCodec:
     def piece(self, token_id: int) -> str | None:
         """The model's own string for this id."""
         return self._pieces.get(token_id)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return what the token adds to a text."""
+        return bytes_of(self._pieces.get(token_id, ""), spells=self._spells_bytes)
 
 
 def _read_sentencepiece(directory: Path, unlisted: re.Pattern[str] | None) -> Vocabulary:

@@ -39,6 +39,10 @@ class Codec(Protocol):
         """The string the codec itself has for this id; None if it has none."""
         ...
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """What the token adds to a text; nothing if the codec doesn't know it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ControlToken:
@@ -103,6 +107,11 @@ class Vocabulary:
             for is_control, group in groupby(token_ids, key=self._texts.__contains__)
         )
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return one token by itself, a control token spelled out."""
+        text = self._texts.get(token_id)
+        return self._codec.token_bytes(token_id) if text is None else text.encode()
+
     def _encode_with_controls(self, text: str) -> list[int]:
         token_ids, start = [], 0
         for match in self._split.finditer(text):
@@ -121,6 +130,10 @@ class AnswerDecoder:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of these tokens."""
         return self._vocabulary.decode([token_id for token_id in token_ids if token_id not in self._hidden])
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return one token by itself, hidden or not."""
+        return self._vocabulary.token_bytes(token_id)
 
 
 def _any_of(literals: Iterable[str]) -> str:

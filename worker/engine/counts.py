@@ -1,0 +1,60 @@
+"""How often each token stands in the sequences that are penalised for it, on the device."""
+
+from collections.abc import Sequence as Rows
+from weakref import WeakKeyDictionary
+
+import torch
+
+from worker.engine.sequence import Sequence
+
+
+class Counts:
+    """One row for each sequence that asks, wherever it stands in a batch; that of a sequence that is gone is free."""
+
+    def __init__(self) -> None:
+        self._rows: WeakKeyDictionary[Sequence, int] = WeakKeyDictionary()
+        self._num_counted: list[int] = []
+        self._answers = torch.empty(0)  # [rows, vocab], int32
+        self._prompts = torch.empty(0)  # [rows, vocab], bool
+
+    def of(self, sequences: Rows[Sequence], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return how often each token stands in each answer, and whether it stands in the prompt where that counts.
+
+        Both have the shape of `like`, [rows, vocab].
+        """
+        for sequence in sequences:
+            if sequence not in self._rows:
+                self._open(sequence, like)
+        rows = [self._rows[sequence] for sequence in sequences]
+        self._count(sequences, rows)
+        return self._answers[rows], self._prompts[rows]
+
+    def _open(self, sequence: Sequence, like: torch.Tensor) -> None:
+        vocab = like.shape[-1]
+        row = min({*range(len(self._num_counted) + 1)} - {*self._rows.values()})
+        if row == len(self._num_counted):
+            self._num_counted.append(0)
+            self._answers = _with_row(self._answers, like.new_zeros((1, vocab), dtype=torch.int32))
+            self._prompts = _with_row(self._prompts, like.new_zeros((1, vocab), dtype=torch.bool))
+        self._rows[sequence] = row
+        self._num_counted[row] = 0
+        self._answers[row] = 0
+        self._prompts[row] = False
+        if sequence.prompt.penalizes_prompt:
+            # A placeholder of media may lie outside of what the model can say.
+            token_ids = [token_id for token_id in {*sequence.prompt.token_ids} if 0 <= token_id < vocab]
+            self._prompts[row, token_ids] = True
+
+    def _count(self, sequences: Rows[Sequence], rows: list[int]) -> None:
+        """Add the tokens that came since the last call."""
+        places: list[tuple[int, int]] = []
+        for sequence, row in zip(sequences, rows, strict=True):
+            places += ((row, token_id) for token_id in sequence.token_ids[self._num_counted[row] :])
+            self._num_counted[row] = len(sequence.token_ids)
+        if places:
+            index = torch.tensor(places, device=self._answers.device).unbind(-1)
+            self._answers.index_put_(index, self._answers.new_ones(()), accumulate=True)
+
+
+def _with_row(pool: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    return torch.cat([pool, row]) if len(pool) else row
