@@ -45,8 +45,7 @@ def locate(settings: WorkerSettings, model_type: ModelType, report: Callable[[st
     if (adapter := find_adapter(tuned)) is None:
         _check_merge(settings, tuned)
         return Checkpoint(directory=_full_checkpoint(tuned), system=system)
-    base = settings.model_id_or_path or arguments.get("model_id_or_path") or arguments.get("model")
-    directory = _base_directory(base, settings, model_type, report)
+    directory = _base_directory(settings.model_id_or_path or read_base(tuned), settings, model_type, report)
     if not settings.merge_lora:  # the adapter is loaded beside it
         return Checkpoint(directory=directory)
     return Checkpoint(directory=directory, adapter=adapter, system=system)
@@ -75,6 +74,15 @@ def read_training_arguments(ckpt_dir: str) -> dict[str, Any]:
         if (path := Path(ckpt_dir) / name).exists():
             return read_json(path)
     return {}
+
+
+def read_base(ckpt_dir: Path) -> str | None:
+    """Return the hub id or directory of the model that a LoRA says it was trained on; None if it doesn't say."""
+    arguments = read_training_arguments(str(ckpt_dir))
+    if named := arguments.get("model_id_or_path") or arguments.get("model"):
+        return str(named)
+    adapter = find_adapter(ckpt_dir)
+    return read_json(adapter / "adapter_config.json").get("base_model_name_or_path") if adapter else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -113,7 +121,10 @@ def _check_merge(settings: WorkerSettings, full: Path | None) -> None:
 def check_hub_id(name: str) -> None:
     """Raise LoadError if a name, which is no directory, can't be a hub id either."""
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise LoadError(f"{name} is neither a directory nor a hub id such as OpenGVLab/InternVL2-2B")
+        raise LoadError(
+            f"{name} is neither a directory nor a hub id such as OpenGVLab/InternVL2-2B: "
+            "name the model with --model_id_or_path"
+        )
 
 
 def _base_directory(

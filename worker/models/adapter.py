@@ -14,8 +14,9 @@ _KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<half>[AB])(
 """As PEFT writes it, and as ms-swift's own tuners do: with or without prefix, adapter name and ending."""
 _PLAIN = {"bias": "none", "use_dora": False, "fan_in_fan_out": False, "lora_bias": False}
 """Options of adapter_config.json and the only value of each that is plain LoRA."""
-_FURTHER = ("modules_to_save", "alpha_pattern", "trainable_token_indices", "target_parameters", "layer_replication")
+_FURTHER = ("modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication")
 """Options that are plain LoRA only while they are empty."""
+WAY_OUT = "merge it with the tool that wrote it, and name the result with --ckpt_dir"
 
 
 def read_adapter(directory: Path, tensors: dict[str, Any]) -> dict[str, LowRank]:
@@ -33,7 +34,7 @@ def read_adapter(directory: Path, tensors: dict[str, Any]) -> dict[str, LowRank]
         a, b = (tensors[found[half]][...] for half in "AB")
         if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
             raise LoadError(f"{directory} isn't plain LoRA on linear layers: {name} has shapes {a.shape} and {b.shape}")
-        changes[f"{name}.weight"] = LowRank(a, b, _scale(directory, config, rank=len(a)))
+        changes[f"{name}.weight"] = LowRank(a, b, _scale(directory, config, name, rank=len(a)))
     return changes
 
 
@@ -47,18 +48,26 @@ def _by_module(directory: Path, keys: Iterable[str]) -> dict[str, dict[str, str]
     return halves
 
 
-def _scale(directory: Path, config: dict[str, Any], rank: int) -> float:
-    if (alpha := config.get("lora_alpha")) is None:
+def _scale(directory: Path, config: dict[str, Any], module: str, rank: int) -> float:
+    """Return a module's scale; its rank, which `rank_pattern` may set apart, is that of its tensors."""
+    patterns: dict[str, float] = config.get("alpha_pattern") or {}
+    alpha = next((own for pattern, own in patterns.items() if _names(pattern, module)), config.get("lora_alpha"))
+    if alpha is None:
         raise LoadError(f"{directory}: adapter_config.json has no lora_alpha")
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
 
 
+def _names(pattern: str, module: str) -> bool:
+    """Return whether a key of `alpha_pattern` names the module, as PEFT reads it: as its end, from a dot on."""
+    return re.match(rf"(.*\.)?({pattern})$", module) is not None
+
+
 def _refuse_unsupported(directory: Path, config: dict[str, Any]) -> None:
     if (kind := config.get("peft_type", "LORA")) != "LORA":
-        raise LoadError(f"{directory}: adapters of type {kind} can't be loaded, only LORA")
+        raise LoadError(f"{directory}: adapters of type {kind} can't be loaded, only LORA: {WAY_OUT}")
     for option, plain in _PLAIN.items():
         if config.get(option, plain) != plain:
-            raise LoadError(f"{directory}: LoRA with {option}={config[option]} can't be loaded")
+            raise LoadError(f"{directory}: LoRA with {option}={config[option]} can't be loaded: {WAY_OUT}")
     for option in _FURTHER:
         if config.get(option):
-            raise LoadError(f"{directory}: LoRA with {option} can't be loaded")
+            raise LoadError(f"{directory}: LoRA with {option} can't be loaded: {WAY_OUT}")

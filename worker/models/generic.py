@@ -22,6 +22,7 @@ from worker.engine.alone import AloneRunner
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.engine.torch_runner import TorchRunner
+from worker.models.adapter import read_adapter
 from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts
 from worker.models.generic_media import Medium, decode, modalities
@@ -29,6 +30,8 @@ from worker.models.generic_network import load_network, read_architecture
 from worker.models.generic_text import Escaper
 from worker.models.memory import start_runner
 from worker.models.piece import bytes_of, spells_bytes
+from worker.models.tuned import merge_changes
+from worker.models.weights import open_adapter
 from worker.settings import WorkerSettings
 
 DEFAULT_CONTEXT = 8192
@@ -72,6 +75,8 @@ class Generic:
     counts_prompt: bool
     """Whether `generate()` would let the repetition penalty count the prompt; an encoder's it doesn't."""
     dtype: torch.dtype
+    system: str | None = None
+    """What a conversation without a system message begins with; None leaves it to the template."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """Processors and fast tokenizers keep settings of the call in themselves."""
 
@@ -82,6 +87,8 @@ class Generic:
         processor: ProcessorParams = AS_TRAINED,
     ) -> Prompt:
         """Render the conversation by the checkpoint's template; raises InvalidRequest if that refuses it."""
+        if self.system is not None and messages[0].role is not Role.SYSTEM:
+            messages = (Message(Role.SYSTEM, (TextPart(self.system),)), *messages)
         _check_wishes(processor)
         decoded = {part: decode(self.processor, part, media[part], processor.num_frames) for part in media}
         with self.lock:
@@ -149,8 +156,6 @@ def _check_wishes(wishes: ProcessorParams) -> None:
 def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
     """Load the checkpoint that the settings name; raises LoadError if it can't be served."""
     checkpoint = locate(settings, MODEL_TYPES[settings.model_type or ""], report)
-    if checkpoint.adapter is not None:
-        raise LoadError(f"{checkpoint.adapter} can't be merged into a generic model: merge it and name the result")
     architecture = read_architecture(checkpoint.directory)
     context = architecture.context or settings.max_model_len or DEFAULT_CONTEXT
     check_context(settings.max_model_len, context)
@@ -160,6 +165,9 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
     dtype = choose_dtype(settings.dtype, device)
     report(f"loading {architecture.model_class.__name__}")
     model = load_network(checkpoint.directory, architecture, dtype, device)
+    if checkpoint.adapter is not None:
+        changes = read_adapter(checkpoint.adapter, open_adapter(checkpoint.adapter))
+        merge_changes(model, changes, str(checkpoint.adapter))
     obstacle = architecture.obstacle
     runner = _start(model, obstacle, settings, context, report)
     return Generic(
@@ -178,6 +186,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
         stop_token_ids=_stop_token_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
         counts_prompt=not model.config.is_encoder_decoder,
         dtype=dtype,
+        system=checkpoint.system,
     )
 
 

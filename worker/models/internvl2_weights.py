@@ -17,7 +17,7 @@ from transformers.core_model_loading import Chunk, ConversionOps, WeightConverte
 
 from worker.models.family import LoadError
 from worker.models.native import build_native
-from worker.models.weights import Weights
+from worker.models.weights import CountedWeights
 
 _TEXT_CONFIGS: dict[str, type[PretrainedConfig]] = {
     "InternLM2ForCausalLM": LlamaConfig,  # the same arithmetic under other names
@@ -139,6 +139,6 @@ def _translate_text(original: dict[str, Any]) -> PretrainedConfig:
     return config_class(**fields)
 
 
-def build_model(config: InternVLConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Any:
+def build_model(config: InternVLConfig, weights: CountedWeights, dtype: torch.dtype, device: torch.device) -> Any:
     """Return the native model in evaluation mode; raises LoadError unless every parameter is there."""
     return build_native(InternVL2ForConditionalGeneration, config, weights, dtype, device)

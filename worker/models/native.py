@@ -7,13 +7,14 @@ from transformers import PretrainedConfig
 from transformers.utils.logging import disable_progress_bar
 
 from worker.models.family import LoadError
-from worker.models.weights import Weights
+from worker.models.tuned import merge_changes
+from worker.models.weights import CountedWeights
 
 
 def build_native(
     model_class: Any,
     config: PretrainedConfig,
-    weights: Weights,
+    weights: CountedWeights,
     dtype: torch.dtype,
     device: torch.device,
     attention: str | dict[str, str] = "sdpa",
@@ -35,4 +36,5 @@ def build_native(
     )
     if absent := sorted(loading["missing_keys"]) or sorted(loading["mismatched_keys"]):
         raise LoadError(f"the checkpoint lacks {len(absent)} weights or has them in another shape, as {absent[0]}")
+    merge_changes(model, weights.pending, "the adapter")
     return model

@@ -22,7 +22,8 @@ from worker.engine.runner import Runner
 from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts
 from worker.models.memory import start_runner
-from worker.models.qwen2_audio_network import build_model, num_rows
+from worker.models.native import build_native
+from worker.models.qwen2_audio_network import Qwen2AudioNetwork, num_rows
 from worker.models.tokenizer import read_vocabulary
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
@@ -150,7 +151,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Qwen2Audio:
     check_context(settings.max_model_len, trained)
     device = choose_device()
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
-    model = build_model(config, weights, choose_dtype(settings.dtype, device), device)
+    model = build_native(Qwen2AudioNetwork, config, weights, choose_dtype(settings.dtype, device), device)
     runner = start_runner(model, settings, trained, report)
     return Qwen2Audio(
         facts=ModelFacts(

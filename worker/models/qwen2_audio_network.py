@@ -8,14 +8,10 @@ from typing import Any
 
 import torch
 from torch.nn.functional import gelu
-from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from transformers import Qwen2AudioForConditionalGeneration
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils.logging import disable_progress_bar
-
-from worker.models.family import LoadError
-from worker.models.weights import Weights
 
 
 def num_rows(num_frames: int) -> int:
@@ -78,20 +74,3 @@ register_checkpoint_conversion_mapping(  # the native one is looked up by the na
         WeightRenaming(r"^(audio_tower|multi_modal_projector)\.", r"model.\1."),
     ],
 )
-
-
-def build_model(config: Qwen2AudioConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Any:
-    """Return the native model in evaluation mode; raises LoadError unless every parameter is there."""
-    disable_progress_bar()  # the weights report for themselves
-    model, loading = Qwen2AudioNetwork.from_pretrained(
-        None,
-        config=config,
-        state_dict=weights,
-        dtype=dtype,
-        device_map={"": device},
-        attn_implementation="sdpa",
-        output_loading_info=True,
-    )
-    if absent := sorted(loading["missing_keys"]) or sorted(loading["mismatched_keys"]):
-        raise LoadError(f"the checkpoint lacks {len(absent)} weights or has them in another shape, as {absent[0]}")
-    return model

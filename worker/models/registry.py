@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from shared.catalogue import MODEL_TYPES, Family, ModelType, find_by_hub_id
-from worker.checkpoint import check_hub_id, find_adapter, read_json, read_training_arguments
+from worker.checkpoint import check_hub_id, find_adapter, read_base, read_json, read_training_arguments
 from worker.models.family import LoadError, Model
 from worker.settings import WorkerSettings
 
@@ -68,7 +68,7 @@ def _of_tuned(ckpt_dir: str, base: str | None) -> ModelType:
         return MODEL_TYPES[name]
     if find_adapter(Path(ckpt_dir)) is None:
         return of_reference(ckpt_dir)
-    if reference := base or arguments.get("model_id_or_path") or arguments.get("model"):
+    if reference := base or read_base(Path(ckpt_dir)):
         return of_reference(reference)
     raise LoadError(f"{ckpt_dir} doesn't say which model it was trained on: add --model_type or --model_id_or_path")
 

@@ -3,6 +3,7 @@
 A family that registers its conversions with transformers has registered its adapters' as well.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 
 from worker.checkpoint import find_adapter, read_training_arguments
 from worker.engine.adapters import AdapterSlots, LowRank
-from worker.models.adapter import read_adapter
+from worker.models.adapter import WAY_OUT, read_adapter
 from worker.models.family import LoadError
 from worker.models.weights import open_adapter
 
@@ -34,10 +35,20 @@ def read_tuned(path: str, slots: AdapterSlots) -> TunedChanges:
     if (directory := find_adapter(Path(path))) is None:
         raise LoadError(f"{path} is not a LoRA directory: it has no adapter_config.json")
     changes = native_changes(slots.network, read_adapter(directory, open_adapter(directory)), path)
+    for name in changes:
+        if type(slots.network.get_submodule(name)) is not nn.Linear:  # its owner reads the weight by itself
+            raise LoadError(f"{path} changes {name}, which isn't run as a layer of its own: add --merge_lora true")
     return TunedChanges(changes, read_training_arguments(path).get("system") or None)
 
 
-def native_changes(network: Any, changes: dict[str, LowRank], path: str) -> dict[str, LowRank]:
+def merge_changes(network: Any, changes: Mapping[str, LowRank], path: str) -> None:
+    """Change a loaded network's own weights for good; raises LoadError, naming `path`, if they don't go together."""
+    for name, change in native_changes(network, changes, path).items():
+        weight = network.get_submodule(name).weight.data
+        weight.copy_(change.add_to(weight.cpu()))
+
+
+def native_changes(network: Any, changes: Mapping[str, LowRank], path: str) -> dict[str, LowRank]:
     """Return the changes by native module; raises LoadError, naming `path`, for one that the network has no place for.
 
     Where a fused weight is split by rows, `b` is split the same way and every part shares `a`.
@@ -72,7 +83,7 @@ class _Translation:
             return {_module(renamed): change}
         converter = next(rule for rule in self._converters if pattern in rule.source_patterns)
         if len(converter.source_patterns) > 1:
-            raise LoadError(f"{path} changes {name}, which is loaded fused with others: add --merge_lora true")
+            raise LoadError(f"{path} changes {name}, which is loaded fused with others: {WAY_OUT}")
         try:
             split = self._split(converter, renamed, change.b)
         except (RuntimeError, ValueError) as error:
@@ -108,7 +119,7 @@ def _module(weight: str) -> str:
 
 def _check(network: Any, module: str, change: LowRank, what: str) -> None:
     linear = network.get_submodule(module)
-    if type(linear) is not nn.Linear:
-        raise LoadError(f"{what}, which is no linear layer: add --merge_lora true")
+    if not isinstance(linear, nn.Linear):
+        raise LoadError(f"{what}, which is no linear layer: {WAY_OUT}")
     if (len(change.b), change.a.shape[1]) != linear.weight.shape:
         raise LoadError(f"{what} in another shape: was it trained on another model?")

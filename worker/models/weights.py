@@ -32,10 +32,14 @@ class ChangedWeight:
 
 
 class CountedWeights(dict[str, Any]):
-    """Weights that tell, as they are read, how many of them were."""
+    """Weights that tell, as they are read, how many of them were.
 
-    def __init__(self, weights: Weights, report: Callable[[str], None]) -> None:
+    `pending` are the changes of an adapter that names weights as the native classes do: they are made after loading.
+    """
+
+    def __init__(self, weights: Weights, report: Callable[[str], None], pending: Mapping[str, LowRank]) -> None:
         super().__init__({name: _CountedWeight(weight, self) for name, weight in weights.items()})
+        self.pending = pending
         self._report = report
         self._num_read = 0
         self._lock = Lock()  # transformers reads in several threads
@@ -65,7 +69,7 @@ def open_weights(
     report: Callable[[str], None],
     *,
     beside: Mapping[str, Path] = MappingProxyType({}),
-) -> Weights:
+) -> CountedWeights:
     """Return a checkpoint's weights, changed by the adapter; raises LoadError if they can't be had.
 
     `beside` names directories whose weights count, under a prefix, instead of the checkpoint's own copies.
@@ -75,21 +79,15 @@ def open_weights(
         tower = _open_files(place, "model.safetensors", "pytorch_model.bin")
         weights = {name: weight for name, weight in weights.items() if not name.startswith(prefix)}
         weights |= {prefix + name: weight for name, weight in tower.items()}
-    if adapter is not None:
-        _apply(weights, read_adapter(adapter, open_adapter(adapter)))
-    return CountedWeights(weights, report)
+    changes = {} if adapter is None else read_adapter(adapter, open_adapter(adapter))
+    for name in changes.keys() & weights.keys():
+        weights[name] = ChangedWeight(weights[name], changes.pop(name))
+    return CountedWeights(weights, report, changes)
 
 
 def open_adapter(directory: Path) -> Weights:
     """Return a LoRA directory's tensors; raises LoadError if they can't be had."""
     return _open_files(directory, "adapter_model.safetensors", "adapter_model.bin")
-
-
-def _apply(weights: Weights, changes: dict[str, LowRank]) -> None:
-    for name, change in changes.items():
-        if name not in weights:
-            raise LoadError(f"the adapter changes {name}, which the base model lacks: was it trained on another model?")
-        weights[name] = ChangedWeight(weights[name], change)
 
 
 def _open_files(directory: Path, *names: str) -> Weights:

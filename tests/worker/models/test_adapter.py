@@ -45,7 +45,7 @@ def change(model):
         ({"use_dora": True}, "use_dora=True"),
         ({"bias": "all"}, "bias=all"),
         ({"modules_to_save": ["mlp1"]}, "modules_to_save"),
-        ({"alpha_pattern": {"wo": 4}}, "alpha_pattern"),
+        ({"bias": "lora_only"}, "bias=lora_only"),
     ],
 )
 def test_what_is_more_than_plain_lora_is_refused(adapter, changes, message):
@@ -60,6 +60,13 @@ def test_rank_stabilised_adapters_have_their_own_scale(adapter):
     alter(adapter, use_rslora=True)
 
     torch.testing.assert_close(change(load(adapter)), plain * math.sqrt(8), atol=1e-5, rtol=1e-4)
+
+
+def test_alpha_of_single_layers_is_theirs(adapter):
+    plain = change(load(adapter))
+    alter(adapter, alpha_pattern={r"language_model\.model\.layers\.\d+\.attention\.wqkv": 8, "wo": 1})
+
+    torch.testing.assert_close(change(load(adapter)), plain / 4, atol=1e-5, rtol=1e-4)
 
 
 def test_adapter_of_another_model_is_refused(adapter):
