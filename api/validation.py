@@ -45,6 +45,15 @@ def processor_params(request: ChatCompletionRequest, worker: WorkerInfo) -> Proc
         return AS_TRAINED
     if not worker.modalities:
         raise InvalidRequest(f"The model {worker.model!r} takes text only.", param="mm_processor_kwargs")
+    if asked.num_frames is not None and asked.fps is not None:
+        raise InvalidRequest(
+            "num_frames and fps both choose the frames of a clip; send one of them.", param="mm_processor_kwargs.fps"
+        )
+    if asked.min_pixels is not None and asked.max_pixels is not None and asked.min_pixels > asked.max_pixels:
+        raise InvalidRequest(
+            f"min_pixels is {asked.min_pixels} and max_pixels {asked.max_pixels}; it must not be more.",
+            param="mm_processor_kwargs.min_pixels",
+        )
     return ProcessorParams(**asked.model_dump())
 
 

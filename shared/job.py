@@ -95,6 +95,12 @@ class ProcessorParams(msgspec.Struct, frozen=True, kw_only=True):
     """Most slices of each picture or frame; 1 is never slicing (MiniCPM-V's name)."""
     use_image_id: bool | None = None
     """Whether pictures are numbered in the prompt (MiniCPM-V's name)."""
+    fps: float | None = None
+    """Frames taken from each second of a clip, as far as the model takes so many; never beside `num_frames`."""
+    max_pixels: int | None = None
+    """Most pixels of each picture or frame; a larger one is shrunk first."""
+    min_pixels: int | None = None
+    """Least pixels of each picture, for processors that enlarge smaller ones (Qwen2-VL's name)."""
 
 
 AS_TRAINED = ProcessorParams()

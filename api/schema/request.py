@@ -11,6 +11,7 @@ from shared.errors import InvalidRequest
 MAX_INT = 2**31 - 1
 MAX_SEED = 2**63 - 1
 MAX_FRAMES = 64
+MAX_FPS = 240
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256
 MAX_BIASES = 1024
@@ -113,6 +114,9 @@ class MmProcessorKwargs(Schema):
     max_num: int | None = Field(None, ge=1, le=MAX_INT)
     max_slice_nums: int | None = Field(None, ge=1, le=MAX_INT)
     use_image_id: bool | None = None
+    fps: float | None = Field(None, gt=0, le=MAX_FPS)
+    max_pixels: int | None = Field(None, ge=1, le=MAX_INT)
+    min_pixels: int | None = Field(None, ge=1, le=MAX_INT)
 
 
 class StreamOptions(Schema):

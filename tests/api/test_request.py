@@ -3,7 +3,10 @@ import json
 import pytest
 
 from api.schema.request import parse
+from api.validation import processor_params
 from shared.errors import InvalidRequest
+from shared.fleet import WorkerInfo, WorkerState
+from shared.job import MediaKind, ProcessorParams
 
 SMALLEST = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -82,6 +85,10 @@ def content(*parts) -> bytes:
             "mm_processor_kwargs.max_slice_nums",
             "greater than or equal",
         ),
+        (body(mm_processor_kwargs={"fps": 0}), "mm_processor_kwargs.fps", "greater than 0"),
+        (body(mm_processor_kwargs={"fps": 1000}), "mm_processor_kwargs.fps", "less than or equal to 240"),
+        (body(mm_processor_kwargs={"max_pixels": 0}), "mm_processor_kwargs.max_pixels", "greater than or equal"),
+        (body(mm_processor_kwargs={"size": {}}), "mm_processor_kwargs.size", "Unknown field"),
         (body(mm_processor_kwargs={"use_image_id": 0}), "mm_processor_kwargs.use_image_id", "valid boolean"),
         (body(**{"x" * 5000: 1}), "x" * 200, "Unknown field"),
     ],
@@ -146,3 +153,30 @@ def test_bare_strings_are_wrapped():
     asked = parse(body(stop="\n", images="https://a/b.png", videos="https://a/b.mp4"))
 
     assert (asked.stop, asked.images, asked.videos) == (["\n"], ["https://a/b.png"], ["https://a/b.mp4"])
+
+
+def worker(*modalities):
+    about = dict.fromkeys(("id", "host", "version", "device", "model", "model_type"), "m")
+    return WorkerInfo(**about, pid=1, state=WorkerState.READY, modalities=modalities)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "param", "says"),
+    [
+        ({"num_frames": 4, "fps": 1}, "mm_processor_kwargs.fps", "num_frames and fps both choose"),
+        ({"min_pixels": 5, "max_pixels": 4}, "mm_processor_kwargs.min_pixels", "min_pixels is 5 and max_pixels 4"),
+    ],
+)
+def test_wishes_that_contradict_each_other_are_refused(wishes, param, says):
+    with pytest.raises(InvalidRequest, match=says) as caught:
+        processor_params(parse(body(mm_processor_kwargs=wishes)), worker(MediaKind.VIDEO))
+
+    assert caught.value.param == param
+
+
+def test_wishes_reach_the_job():
+    wishes = {"fps": 0.5, "max_pixels": 100_000, "min_pixels": 3, "max_num": 2}
+
+    asked = processor_params(parse(body(mm_processor_kwargs=wishes)), worker(MediaKind.VIDEO))
+
+    assert asked == ProcessorParams(**wishes)

@@ -25,7 +25,7 @@ from worker.engine.torch_runner import TorchRunner
 from worker.models.adapter import read_adapter
 from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts
-from worker.models.generic_media import Medium, decode, modalities
+from worker.models.generic_media import Medium, Wishes, decode, modalities, read_wishes
 from worker.models.generic_network import load_network, read_architecture
 from worker.models.generic_text import Escaper
 from worker.models.memory import start_runner
@@ -89,16 +89,19 @@ class Generic:
         """Render the conversation by the checkpoint's template; raises InvalidRequest if that refuses it."""
         if self.system is not None and messages[0].role is not Role.SYSTEM:
             messages = (Message(Role.SYSTEM, (TextPart(self.system),)), *messages)
-        _check_wishes(processor)
-        decoded = {part: decode(self.processor, part, media[part], processor.num_frames) for part in media}
+        wishes = read_wishes(self.processor, processor)
+        decoded = {part: decode(self.processor, part, media[part], wishes) for part in media}
         with self.lock:
-            inputs = self._render(messages, decoded)
+            inputs = self._render(messages, decoded, wishes)
         return self._prompt(inputs)
 
-    def _render(self, messages: tuple[Message, ...], media: Media) -> dict[str, Any]:
+    def _render(self, messages: tuple[Message, ...], media: Media, wishes: Wishes) -> dict[str, Any]:
         turns = [{"role": str(message.role), "content": self._content(message, media)} for message in messages]
         clips = [medium.metadata for medium in _in_order(messages, media) if medium.metadata]
-        given = {"processor_kwargs": {"video_metadata": clips, "do_sample_frames": False}} if clips else {}
+        options = {"video_metadata": clips, "do_sample_frames": False} if clips else {}
+        if wishes.size is not None:
+            options["images_kwargs"] = {"size": wishes.size}
+        given = {"processor_kwargs": options} if options else {}
         try:
             inputs = self.processor.apply_chat_template(
                 turns, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True, **given
@@ -142,15 +145,6 @@ def _texts(message: Message) -> list[str]:
 
 def _in_order(messages: tuple[Message, ...], media: Media) -> list[Medium]:
     return [media[part] for message in messages for part in message.parts if isinstance(part, MediaPart)]
-
-
-def _check_wishes(wishes: ProcessorParams) -> None:
-    for name in wishes.__struct_fields__:
-        if name != "num_frames" and getattr(wishes, name) is not None:
-            raise InvalidRequest(
-                f"the model doesn't know {name}; leave it out (it knows num_frames)",
-                param=f"mm_processor_kwargs.{name}",
-            )
 
 
 def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:

@@ -8,8 +8,8 @@ from PIL import Image
 
 from shared.job import ProcessorParams
 from worker.models.refusal import check_wish, check_wishes
-from worker.prepare.image import decode_image
-from worker.prepare.video import decode_frames
+from worker.prepare.image import decode_image, shrink
+from worker.prepare.video import decode_frames, num_at_rate
 
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
@@ -26,30 +26,37 @@ class Tiler:
     has_thumbnail: bool = True
     num_segments: int = 8
     """Frames taken from a clip."""
+    fps: float | None = None
+    """Frames taken from each second of it, instead, if a request wishes it."""
+    max_pixels: int | None = None
+    """Pictures and frames that have more are shrunk first, if a request wishes it."""
 
     def adjusted(self, wishes: ProcessorParams) -> "Tiler":
         """Return the tiler with a request's wishes; raises InvalidRequest for those it can't honour."""
-        check_wishes(wishes, {"max_num", "num_frames"})
+        check_wishes(wishes, {"max_num", "num_frames", "fps", "max_pixels"})
         check_wish("max_num", wishes.max_num, self.max_tiles, "tiles of a picture")
         return replace(
             self,
             max_tiles=wishes.max_num or self.max_tiles,
             num_segments=wishes.num_frames or self.num_segments,
+            fps=wishes.fps,
+            max_pixels=wishes.max_pixels,
         )
 
     def picture(self, content: bytes, param: str) -> torch.Tensor:
         """Return a picture's tiles, row by row, then the thumbnail, shape [tiles, 3, size, size]."""
-        return self._tiles(decode_image(content, param), self.max_tiles)
+        return self._tiles(shrink(decode_image(content, param), self.max_pixels), self.max_tiles)
 
     def frames(self, content: bytes, param: str) -> list[torch.Tensor]:
         """Return each chosen frame's only tile, shape [1, 3, size, size]."""
         frames = decode_frames(content, self._frame_indices, param)
-        return [self._tiles(frame, max_tiles=1) for frame in frames]
+        return [self._tiles(shrink(frame, self.max_pixels), max_tiles=1) for frame in frames]
 
-    def _frame_indices(self, num_frames: int, fps: float) -> list[int]:
+    def _frame_indices(self, num_frames: int, rate: float) -> list[int]:
         """Return the middle of each segment, rounded as the authors round."""
-        length = (num_frames - 1) / self.num_segments
-        return [int(length / 2 + round(length * segment)) for segment in range(self.num_segments)]
+        num_segments = self.num_segments if self.fps is None else num_at_rate(num_frames, rate, self.fps)
+        length = (num_frames - 1) / num_segments
+        return [int(length / 2 + round(length * segment)) for segment in range(num_segments)]
 
     def _tiles(self, picture: Image.Image, max_tiles: int) -> torch.Tensor:
         columns, rows = self._grid(*picture.size, max_tiles)

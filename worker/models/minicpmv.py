@@ -88,8 +88,8 @@ class MiniCPMV:
     @property
     def _known_wishes(self) -> frozenset[str]:
         ids = {"use_image_id"} if self.writer.dialect.has_image_ids else set()
-        frames = {"num_frames"} if MediaKind.VIDEO in self.facts.modalities else set()
-        return frozenset({"max_slice_nums"} | ids | frames)
+        frames = {"num_frames", "fps"} if MediaKind.VIDEO in self.facts.modalities else set()
+        return frozenset({"max_slice_nums", "max_pixels"} | ids | frames)
 
     def _cut(
         self, messages: Sequence[Message], media: Mapping[MediaPart, bytes], slicer: Slicer

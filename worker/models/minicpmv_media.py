@@ -10,7 +10,7 @@ from PIL import Image
 
 from shared.job import MediaKind, ProcessorParams
 from worker.models.refusal import check_wish, check_wishes
-from worker.prepare.image import decode_image
+from worker.prepare.image import decode_image, shrink
 from worker.prepare.video import decode_frames
 
 MAX_FRAMES = 64
@@ -38,6 +38,10 @@ class Slicer:
     """Most slices of a picture; 1 is never slicing."""
     num_frames: int | None = None
     """Frames that a request wishes of a clip."""
+    fps: float = 1.0
+    """Frames taken from each second of a clip."""
+    max_pixels: int | None = None
+    """Pictures and frames that have more are shrunk first, if a request wishes it."""
 
     def adjusted(self, wishes: ProcessorParams, known: frozenset[str], default: int | None = None) -> "Slicer":
         """Return the slicer with a request's wishes; raises InvalidRequest for those it can't honour.
@@ -47,18 +51,25 @@ class Slicer:
         check_wishes(wishes, known)
         check_wish("max_slice_nums", wishes.max_slice_nums, self.max_slices, "slices of a picture")
         max_slices = wishes.max_slice_nums or min(default or self.max_slices, self.max_slices)
-        return replace(self, max_slices=max_slices, num_frames=wishes.num_frames)
+        return replace(
+            self,
+            max_slices=max_slices,
+            num_frames=wishes.num_frames,
+            fps=wishes.fps or self.fps,
+            max_pixels=wishes.max_pixels,
+        )
 
     def pictures(self, kind: MediaKind, content: bytes, param: str) -> list[Cut]:
         """Return a picture's tiles, or those of each frame of a clip that is seen."""
         if kind is MediaKind.IMAGE:
-            return [self.cut(decode_image(content, param))]
-        return [self.cut(frame) for frame in decode_frames(content, self.choose_frames, param)]
+            return [self.cut(shrink(decode_image(content, param), self.max_pixels))]
+        frames = decode_frames(content, self.choose_frames, param)
+        return [self.cut(shrink(frame, self.max_pixels)) for frame in frames]
 
     def choose_frames(self, num_frames: int, rate: float) -> list[int]:
-        """Return one frame a second, thinned evenly to what is wished; more only if a request wishes more."""
+        """Return `fps` frames a second, thinned evenly to what is wished; more only if a request wishes more."""
         wanted = self.num_frames or MAX_FRAMES
-        chosen = range(0, num_frames, max(1, round(rate)))
+        chosen = range(0, num_frames, max(1, round(rate / self.fps)))
         if self.num_frames is not None and len(chosen) < wanted:
             chosen = range(num_frames)
         if len(chosen) <= wanted:

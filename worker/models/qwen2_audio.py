@@ -24,6 +24,7 @@ from worker.models.family import LoadError, ModelFacts
 from worker.models.memory import start_runner
 from worker.models.native import build_native
 from worker.models.qwen2_audio_network import Qwen2AudioNetwork, num_rows
+from worker.models.refusal import check_wishes
 from worker.models.tokenizer import read_vocabulary
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
@@ -67,8 +68,7 @@ class Qwen2Audio:
         processor: ProcessorParams = AS_TRAINED,
     ) -> Prompt:
         """Render the conversation and turn its recordings into log-mel frames."""
-        if processor != AS_TRAINED:
-            raise InvalidRequest("the model prepares audio in one way only", param="mm_processor_kwargs")
+        check_wishes(processor, known=())
         recordings = self._listen(messages, media)
         counts = {part: num_rows(recording.num_frames) for part, recording in recordings.items()}
         return Prompt(

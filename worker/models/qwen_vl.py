@@ -29,7 +29,7 @@ from worker.models.qwen_vl_weights import QwenVL, translate_config
 from worker.models.refusal import check_wishes
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
-from worker.prepare.image import decode_image
+from worker.prepare.image import decode_image, shrink
 from worker.settings import WorkerSettings
 
 SYSTEM = "You are a helpful assistant."
@@ -58,14 +58,14 @@ class QwenVLChat:
         processor: ProcessorParams = AS_TRAINED,
     ) -> Prompt:
         """Render the conversation and square its pictures."""
-        check_wishes(processor, known=())
+        check_wishes(processor, known={"max_pixels"})
         pictures = find_pictures(messages, NUM_QUERIES + 2, self.facts.max_model_len)
         token_ids = self.render(messages)
         return Prompt(
             token_ids=tuple(token_ids),
             tokenizer=self.decoder,
             stop_token_ids=frozenset(self.vocabulary.control_ids[token] for token in _STOPS),
-            features=self._features(token_ids, [(part, media[part]) for part in pictures]),
+            features=self._features(token_ids, [(part, media[part]) for part in pictures], processor.max_pixels),
             row_features={"ntk_alpha": self.tricks.ntk_alpha(len(token_ids))},
         )
 
@@ -119,13 +119,14 @@ class QwenVLChat:
         return [start, *name, *[pad] * (NUM_QUERIES - len(name)), end]
 
     def _features(
-        self, token_ids: Sequence[int], pictures: Sequence[tuple[MediaPart, bytes]]
+        self, token_ids: Sequence[int], pictures: Sequence[tuple[MediaPart, bytes]], max_pixels: int | None
     ) -> Mapping[str, torch.Tensor]:
         if not pictures:
             return {}
         start = self.vocabulary.control_ids[IMAGE_START]
         starts = torch.tensor([index + 1 for index, token_id in enumerate(token_ids) if token_id == start])
-        seen = [to_pixels(decode_image(content, part.param), self.side) for part, content in pictures]
+        decoded = [shrink(decode_image(content, part.param), max_pixels) for part, content in pictures]
+        seen = [to_pixels(picture, self.side) for picture in decoded]
         return {
             "pixel_values": torch.stack(seen),
             "image_positions": (starts[:, None] + torch.arange(NUM_QUERIES)).flatten(),

@@ -27,7 +27,7 @@ from worker.models.tokenizer import read_vocabulary
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
 from worker.models.yi_vl_weights import TOWER, YiVL, read_config
-from worker.prepare.image import MAX_PIXELS, decode_image
+from worker.prepare.image import MAX_PIXELS, decode_image, shrink
 from worker.settings import WorkerSettings
 
 SYSTEM = (
@@ -70,7 +70,7 @@ class YiVLChat:
         processor: ProcessorParams = AS_TRAINED,
     ) -> Prompt:
         """Render the conversation and square its pictures."""
-        check_wishes(processor, known=())
+        check_wishes(processor, known={"max_pixels"})
         pictures = find_pictures(messages, self.picture_length, self.facts.max_model_len)
         token_ids = self.render(messages)
         return Prompt(
@@ -79,7 +79,7 @@ class YiVLChat:
             stop_token_ids=frozenset({self.vocabulary.control_ids[_END]}),
             stop=(_BORDER,),
             strips_answer=True,
-            features=self._features(token_ids, [(part, media[part]) for part in pictures]),
+            features=self._features(token_ids, [(part, media[part]) for part in pictures], processor.max_pixels),
         )
 
     def render(self, messages: Sequence[Message], *, escapes: bool = True) -> list[int]:
@@ -106,19 +106,19 @@ class YiVLChat:
                 yield "\n"
 
     def _features(
-        self, token_ids: Sequence[int], pictures: Sequence[tuple[MediaPart, bytes]]
+        self, token_ids: Sequence[int], pictures: Sequence[tuple[MediaPart, bytes]], max_pixels: int | None
     ) -> Mapping[str, torch.Tensor]:
         if not pictures:
             return {}
         place = self.vocabulary.control_ids[_PLACE]
         return {
-            "pixel_values": torch.stack([self._see(content, part.param) for part, content in pictures]),
+            "pixel_values": torch.stack([self._see(content, part.param, max_pixels) for part, content in pictures]),
             "image_positions": torch.tensor([i for i, token_id in enumerate(token_ids) if token_id == place]),
         }
 
-    def _see(self, content: bytes, param: str) -> torch.Tensor:
+    def _see(self, content: bytes, param: str, max_pixels: int | None) -> torch.Tensor:
         """Return one picture in the middle of a square of CLIP's mean colour, shape [3, side, side]."""
-        picture = decode_image(content, param)
+        picture = shrink(decode_image(content, param), max_pixels)
         longer = max(picture.size)
         if longer**2 > MAX_PIXELS:
             raise InvalidMedia(

@@ -57,7 +57,7 @@ def test_adapter_of_any_age_says_what_peft_says_beside_its_base_and_merged(load_
 
     put(model, 1, tmp_path)
     beside = seen(model, 1, prompt)
-    after = peft_run.logits(merged(tmp_path).runner._model, prompt)
+    after = peft_run.logits(merged(tmp_path, model_type="generic").runner._model, prompt)
     older = peft_run.rename(tmp_path, peft_run.OLDER[name])
     put(model, 2, tmp_path)
     from_older = seen(model, 2, prompt)
@@ -79,7 +79,7 @@ def test_layer_that_its_owner_runs_can_be_merged_only(load_tiny, tmp_path):
     with pytest.raises(LoadError, match=r"head.attention.out_proj, which isn't run as a layer .* --merge_lora true"):
         read_tuned(str(tmp_path), model.runner.adapters)
 
-    after = peft_run.logits(merged(tmp_path).runner._model, prompt)
+    after = peft_run.logits(merged(tmp_path, model_type="generic").runner._model, prompt)
     torch.testing.assert_close(after, expected, atol=1e-3, rtol=1e-3)
 
 

@@ -191,7 +191,7 @@ def test_wished_number_of_frames_is_taken_unless_the_clip_is_shorter(second, wan
     ],
 )
 def test_another_family_refuses_these_wishes(wishes, param):
-    with pytest.raises(InvalidRequest, match="it knows max_num, num_frames") as raised:
+    with pytest.raises(InvalidRequest, match="it knows fps, max_num, max_pixels, num_frames") as raised:
         golden_internvl2().prepare(user("a"), {}, ProcessorParams(**wishes))
 
     assert raised.value.param == param

@@ -194,7 +194,7 @@ def test_wish_that_only_pictures_have_is_refused(model):
     with pytest.raises(InvalidRequest) as raised:
         model.prepare(user("a"), {}, ProcessorParams(num_frames=4))
 
-    assert raised.value.param == "mm_processor_kwargs"
+    assert raised.value.param == "mm_processor_kwargs.num_frames"
 
 
 def test_too_many_recordings_are_refused_before_all_are_decoded(model):
