@@ -148,13 +148,29 @@ def _first_user(request: ChatCompletionRequest, source: MediaSource) -> int:
     raise InvalidRequest("There is no user message to put the media in.", param=source.param)
 
 
-def _filled(draft: list[_Part], listed: dict[MediaKind, deque[MediaSource]]) -> Iterator[TextPart | MediaSource]:
-    """Fill places from the lists, in order; without a list a tag is plain text."""
+def _filled(draft: list[_Part], listed: dict[MediaKind, deque[MediaSource]]) -> list[TextPart | MediaSource]:
+    """Fill places from the lists, in order; without a list a tag is plain text, and its text is whole again."""
+    filled: list[TextPart | MediaSource] = []
+    is_torn = False
     for part in draft:
-        if isinstance(part, _Place):
-            yield listed[part.kind].popleft() if listed[part.kind] else TextPart(part.tag)
-        elif not isinstance(part, TextPart) or part.text:
-            yield part
+        if isinstance(part, _Place) and listed[part.kind]:
+            filled.append(listed[part.kind].popleft())
+        elif isinstance(part, _Place):
+            is_torn = True
+            _continue(filled, part.tag)
+        elif is_torn and isinstance(part, TextPart):
+            is_torn = False
+            _continue(filled, part.text)
+        else:
+            filled.append(part)
+    return [part for part in filled if not isinstance(part, TextPart) or part.text]
+
+
+def _continue(filled: list[TextPart | MediaSource], text: str) -> None:
+    """Go on with the text before, which `_split` leaves before and after each tag."""
+    before = filled.pop()
+    assert isinstance(before, TextPart)
+    filled.append(TextPart(before.text + text))
 
 
 def _refuse_foreign_media(turns: tuple[Turn, ...]) -> None:

@@ -9,13 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
 from openai import OpenAI
 
 from baton.embedded import EmbeddedRedis, free_port
-from tests.cases import INTERNVL2
+from tests.cases import GOLDEN, INTERNVL2, QWEN2_AUDIO
+
+if TYPE_CHECKING:
+    from tests.acceptance.golden_walk import GoldenFleet
 
 MODEL = "internvl2-2b"
 ADAPTERS = ("adapter", "adapter_all")
@@ -117,6 +121,18 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def client(stack: Stack) -> OpenAI:
     return stack.client()
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator["GoldenFleet"]:
+    """Every other golden model, on a worker of its own that starts when it is first asked for."""
+    from tests.acceptance.golden_walk import GoldenFleet, serving
+
+    with EmbeddedRedis() as server, serving(GOLDEN) as media_url:
+        stack = Stack(server.url)
+        stack.start_gateway("--allowed_local_media_path", str(QWEN2_AUDIO / "media"))
+        yield GoldenFleet(stack, media_url)
+        stack.stop()
 
 
 @pytest.fixture(scope="session")

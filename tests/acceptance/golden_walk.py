@@ -1,7 +1,7 @@
-"""One family's golden checkpoint and its adapters behind a gateway, each on a worker of its own."""
+"""The golden checkpoints with their adapters beside them, all behind one gateway; a worker starts when it is needed."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,14 +10,16 @@ from pathlib import Path
 
 from openai import OpenAI
 
-from baton.embedded import EmbeddedRedis
 from tests.acceptance.conftest import QuietFiles, Stack
-from tests.acceptance.test_golden import with_urls
+from tests.cases import GOLDEN
+
+ADAPTERS = {"yi-vl-6b-chat": ("adapter", "adapter_all")}
+OPTIONS = {"minicpm-v-v2_5-chat": ("--max_model_len", "2048"), "minicpm-v-v2_6-chat": ("--max_model_len", "2048")}
 
 
 @dataclass(frozen=True)
 class Walk:
-    """The official client, and where the golden media lie."""
+    """One golden model as the official client meets it, and where its media lie."""
 
     client: OpenAI
     media_url: str
@@ -25,13 +27,15 @@ class Walk:
 
     def ask(self, case, **more):
         """Send the case as an OpenAI client does; return what the client makes of the answer."""
-        return self.client.chat.completions.create(
-            model=case.facts["adapter"] or self.model,
-            max_tokens=case.facts["max_new_tokens"],
-            temperature=0,
-            messages=[with_urls(message, self.media_url) for message in case.facts["messages"]],
-            **more,
-        )
+        asked = {
+            "model": f"{self.model}:{case.facts['adapter']}" if case.facts["adapter"] else self.model,
+            "max_tokens": case.facts["max_new_tokens"],
+            "temperature": 0,
+            "messages": [with_urls(message, self.media_url) for message in case.facts["messages"]],
+        }
+        if wishes := case.facts.get("chat_options"):
+            asked["extra_body"] = {"mm_processor_kwargs": wishes}
+        return self.client.chat.completions.create(**asked | more)
 
     def stream(self, case):
         """Return the streamed answer's text, its finish reason and its number of tokens."""
@@ -40,23 +44,58 @@ class Walk:
         return text, chunks[-2].choices[0].finish_reason, chunks[-1].usage.completion_tokens
 
 
-@contextmanager
-def golden_walk(model: str, folder: Path, adapters: Sequence[str]) -> Iterator[Walk]:
-    """Start everything, and end it."""
-    base = ("--model_type", model, "--model_id_or_path", str(folder / "checkpoint"))
-    with EmbeddedRedis() as server, serving(folder / "media") as media_url:
-        stack = Stack(server.url)
-        try:
-            stack.start_gateway()
-            stack.start("worker", *base)
-            for adapter in adapters:
-                merged = ("--ckpt_dir", str(folder / adapter), "--merge_lora", "true")
-                stack.start("worker", *base, *merged, "--served_model_name", adapter)
-            stack.wait_for_models(model, *adapters)
-            with stack.client() as client:
-                yield Walk(client, media_url, model)
-        finally:
-            stack.stop()
+class GoldenFleet:
+    """Created and ended by the session; each model has one worker, adapters included."""
+
+    def __init__(self, stack: Stack, media_url: str) -> None:
+        self.stack = stack
+        self.media_url = media_url
+        self.client = stack.client()
+        self._started: set[str] = set()
+
+    def start(self, *models: str) -> None:
+        """Start what doesn't run yet, and wait until all of them can be asked."""
+        for model in models:
+            if model not in self._started:
+                self._started.add(model)
+                self._start(model)
+        self.stack.wait_for_models(*(name for model in models for name in ids_of(model)))
+
+    def walk(self, model: str) -> Walk:
+        """Return the way to a model that runs."""
+        self.start(model)
+        return Walk(self.client, f"{self.media_url}/{model}/media", model)
+
+    def _start(self, model: str) -> None:
+        adapters = [f"{model}:{name}={GOLDEN / model / name}" for name in ADAPTERS.get(model, ("adapter",))]
+        base = ("--model_type", model, "--model_id_or_path", str(GOLDEN / model / "checkpoint"))
+        given = ("--max_num_seqs", "4", *OPTIONS.get(model, ()), "--lora_modules", *adapters)
+        self.stack.start("worker", *base, *given)
+
+
+def ids_of(model: str) -> list[str]:
+    """A model's id and those of its adapters, which are named after it, because all share one gateway."""
+    return [model, *(f"{model}:{adapter}" for adapter in ADAPTERS.get(model, ("adapter",)))]
+
+
+def with_urls(message: dict, media_url: str) -> dict:
+    """The case's message with its media on an HTTP server."""
+    if isinstance(message["content"], str):
+        return message
+    parts = []
+    for part in message["content"]:
+        kind = part["type"]
+        parts.append(part if kind == "text" else {"type": kind, kind: {"url": f"{media_url}/{part[kind]['url'][6:]}"}})
+    return message | {"content": parts}
+
+
+def safe_answer(case, model):
+    """Return how many tokens the family itself makes of a case whose text is hostile, and what it answers."""
+    from tests.worker.models.golden import generate, sequence
+
+    prompt = model.prepare(*case.messages())
+    (text,) = generate(model.runner, sequence(prompt, max_tokens=case.facts["max_new_tokens"]))
+    return len(prompt.token_ids), text
 
 
 @contextmanager

@@ -1,19 +1,14 @@
 """Every golden case of Qwen2-Audio through the whole HTTP walk, and every form in which a recording may come."""
 
 import base64
-import threading
-from functools import partial
-from http.server import ThreadingHTTPServer
 
 import pytest
 from openai import BadRequestError
 
-from baton.embedded import EmbeddedRedis
-from tests.acceptance.conftest import QuietFiles, Stack
-from tests.acceptance.test_golden import with_urls
+from tests.acceptance.golden_walk import Walk, safe_answer
 from tests.cases import QWEN2_AUDIO, read_cases
 
-MODEL, ADAPTER = "qwen2-audio-7b-instruct", "adapter"
+MODEL = "qwen2-audio-7b-instruct"
 CASES = read_cases(QWEN2_AUDIO)
 HOSTILE = [name for name in CASES if "special" in name or "literal" in name]
 HONEST = [name for name in CASES if name not in HOSTILE]
@@ -21,46 +16,9 @@ MEDIA = QWEN2_AUDIO / "media"
 HEAR = "What do you hear?"
 
 
-@pytest.fixture(scope="session")
-def audio_client():
-    """One gateway; the golden model, and the same with its adapter, each on a worker of its own."""
-    with EmbeddedRedis() as server:
-        stack = Stack(server.url)
-        stack.start_gateway("--allowed_local_media_path", str(MEDIA))
-        stack.start("worker", "--model_id_or_path", str(QWEN2_AUDIO / "checkpoint"))
-        base = ("--model_id_or_path", str(QWEN2_AUDIO / "checkpoint"))
-        stack.start(
-            "worker",
-            "--ckpt_dir",
-            str(QWEN2_AUDIO / ADAPTER),
-            "--merge_lora",
-            "true",
-            *base,
-            "--served_model_name",
-            ADAPTER,
-        )
-        stack.wait_for_models(MODEL, ADAPTER)
-        yield stack.client()
-        stack.stop()
-
-
-@pytest.fixture(scope="session")
-def audio_url():
-    """The golden recordings on an HTTP server of this machine."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(MEDIA))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def request_of(case, media_url):
-    """The case as an OpenAI client sends it."""
-    return {
-        "model": case.facts["adapter"] or MODEL,
-        "max_tokens": case.facts["max_new_tokens"],
-        "temperature": 0,
-        "messages": [with_urls(message, media_url) for message in case.facts["messages"]],
-    }
+@pytest.fixture(scope="module")
+def walk(fleet) -> Walk:
+    return fleet.walk(MODEL)
 
 
 def ask(client, content, **fields):
@@ -72,10 +30,10 @@ def ask(client, content, **fields):
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_case_answers_as_the_reference_does(audio_client, audio_url, name):
+def test_case_answers_as_the_reference_does(walk, name):
     facts = CASES[name].facts
 
-    completion = audio_client.chat.completions.create(**request_of(CASES[name], audio_url))
+    completion = walk.ask(CASES[name])
 
     assert completion.choices[0].message.content == facts["greedy_text"]
     assert completion.choices[0].finish_reason == facts["finish"]
@@ -83,38 +41,41 @@ def test_case_answers_as_the_reference_does(audio_client, audio_url, name):
     assert completion.usage.completion_tokens == len(facts["greedy_ids"])
 
 
-def test_streamed_answers_are_the_plain_ones(audio_client, audio_url):
+def test_streamed_answers_are_the_plain_ones(walk):
     for name in ("planted", "two_audios", "audio_adapter"):
-        chunks = list(audio_client.chat.completions.create(**request_of(CASES[name], audio_url), stream=True))
+        facts = CASES[name].facts
 
-        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == CASES[name].facts["greedy_text"]
-        assert chunks[-1].choices[0].finish_reason == CASES[name].facts["finish"]
+        assert walk.stream(CASES[name]) == (facts["greedy_text"], facts["finish"], len(facts["greedy_ids"]))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_typed_control_tokens_stay_text(audio_client, audio_url, name):
+def test_typed_control_tokens_stay_text(walk, name):
     """The reference's prompt is shorter, because there the typed strings become single control tokens."""
-    completion = audio_client.chat.completions.create(**request_of(CASES[name], audio_url))
+    from tests.worker.models.golden_audio import golden_audio_model
 
+    completion = walk.ask(CASES[name])
+
+    seen = completion.usage.prompt_tokens, completion.choices[0].message.content
+    assert seen == safe_answer(CASES[name], golden_audio_model())
     assert completion.usage.prompt_tokens > len(CASES[name].facts["input_ids"])
 
 
-def test_every_form_of_a_recording_gives_the_same_answer(audio_client, audio_url):
+def test_every_form_of_a_recording_gives_the_same_answer(walk):
     expected = CASES["audio"].facts["greedy_text"]
-    path, url = MEDIA / "speech.wav", f"{audio_url}/speech.wav"
+    path, url = MEDIA / "speech.wav", f"{walk.media_url}/speech.wav"
     encoded = base64.b64encode(path.read_bytes()).decode()
     text = {"type": "text", "text": HEAR}
 
     addresses = (url, f"data:audio/wav;base64,{encoded}", encoded, str(path), f"file://{path}", "speech.wav")
     for address in addresses:
-        assert expected == ask(audio_client, [{"type": "audio_url", "audio_url": {"url": address}}, text])
-    assert expected == ask(audio_client, [{"type": "audio_url", "audio_url": url}, text])
+        assert expected == ask(walk.client, [{"type": "audio_url", "audio_url": {"url": address}}, text])
+    assert expected == ask(walk.client, [{"type": "audio_url", "audio_url": url}, text])
     own = {"type": "input_audio", "input_audio": {"data": encoded, "format": "wav"}}
-    assert expected == ask(audio_client, [own, text])
+    assert expected == ask(walk.client, [own, text])
     for address in (url, encoded, "speech.wav"):
-        assert expected == ask(audio_client, f"<audio>{address}</audio>{HEAR}")
-    assert expected == ask(audio_client, f"<audio>{HEAR}", audios=[url])
-    assert expected == ask(audio_client, HEAR, audios=encoded)
+        assert expected == ask(walk.client, f"<audio>{address}</audio>{HEAR}")
+    assert expected == ask(walk.client, f"<audio>{HEAR}", audios=[url])
+    assert expected == ask(walk.client, HEAR, audios=encoded)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +87,8 @@ def test_every_form_of_a_recording_gives_the_same_answer(audio_client, audio_url
         ({"type": "image_url", "image_url": {"url": "speech.wav"}}, "image_url"),
     ],
 )
-def test_what_is_no_recording_is_refused_by_name(audio_client, part, param):
+def test_what_is_no_recording_is_refused_by_name(walk, part, param):
     with pytest.raises(BadRequestError) as refusal:
-        ask(audio_client, [{"type": "text", "text": HEAR}, part])
+        ask(walk.client, [{"type": "text", "text": HEAR}, part])
 
     assert refusal.value.param == f"messages[0].content[1].{param}"

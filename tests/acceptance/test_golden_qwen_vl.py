@@ -1,24 +1,21 @@
 """Every golden case of Qwen-VL through the whole HTTP walk."""
 
-from collections.abc import Iterator
-
 import pytest
 from openai import BadRequestError
 
-from tests.acceptance.golden_walk import Walk, golden_walk
+from tests.acceptance.golden_walk import Walk, safe_answer
 from tests.cases import QWEN_VL, read_cases
 
 CASES = read_cases(QWEN_VL)
 HOSTILE = [name for name in CASES if "special" in name]
 NUMBERED_BY_TURN = [name for name, case in CASES.items() if case.facts["image_numbering"] == "turn"]
-"""The prompt of one helper of the authors, which no request asks for."""
+"""The prompt of one helper of the authors; over HTTP pictures are numbered through the whole conversation."""
 HONEST = [name for name in CASES if name not in {*HOSTILE, *NUMBERED_BY_TURN}]
 
 
 @pytest.fixture(scope="module")
-def walk() -> Iterator[Walk]:
-    with golden_walk("qwen-vl-chat", QWEN_VL, ["adapter"]) as walk:
-        yield walk
+def walk(fleet) -> Walk:
+    return fleet.walk("qwen-vl-chat")
 
 
 @pytest.mark.parametrize("name", HONEST)
@@ -44,8 +41,12 @@ def test_streamed_answer_is_the_plain_one(walk, name):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_typed_control_tokens_stay_text(walk, name):
     """The authors' prompt is shorter, because there the typed tag becomes a single control token."""
+    from tests.worker.models.golden import golden_model
+
     completion = walk.ask(CASES[name])
 
+    seen = completion.usage.prompt_tokens, completion.choices[0].message.content
+    assert seen == safe_answer(CASES[name], golden_model(None, QWEN_VL))
     assert completion.usage.prompt_tokens > len(CASES[name].facts["input_ids"])
 
 
@@ -54,3 +55,14 @@ def test_wish_that_the_model_has_no_choice_in_is_refused_by_name(walk):
         walk.ask(CASES["image"], extra_body={"mm_processor_kwargs": {"max_num": 2}})
 
     assert refusal.value.param == "mm_processor_kwargs.max_num"
+
+
+def test_pictures_of_later_turns_are_numbered_on(walk):
+    """What the authors' helper would number by turn is the other case's conversation, and gets its answer."""
+    restarted, conversation = CASES["multi_turn_both_restart"], CASES["multi_turn_both"].facts
+    assert [restarted.name] == NUMBERED_BY_TURN
+
+    completion = walk.ask(restarted)
+
+    assert completion.choices[0].message.content == conversation["greedy_text"].removesuffix("<|im_end|>")
+    assert completion.usage.prompt_tokens == len(conversation["input_ids"])

@@ -1,11 +1,9 @@
 """Every golden case of Yi-VL through the whole HTTP walk."""
 
-from collections.abc import Iterator
-
 import pytest
 from openai import BadRequestError
 
-from tests.acceptance.golden_walk import Walk, golden_walk
+from tests.acceptance.golden_walk import Walk, safe_answer
 from tests.cases import YI_VL, read_cases
 
 CASES = read_cases(YI_VL)
@@ -14,9 +12,8 @@ HONEST = [name for name in CASES if name not in HOSTILE]
 
 
 @pytest.fixture(scope="module")
-def walk() -> Iterator[Walk]:
-    with golden_walk("yi-vl-6b-chat", YI_VL, ["adapter", "adapter_all"]) as walk:
-        yield walk
+def walk(fleet) -> Walk:
+    return fleet.walk("yi-vl-6b-chat")
 
 
 def reason(case):
@@ -46,8 +43,12 @@ def test_streamed_answer_is_the_plain_one(walk, name):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_typed_control_tokens_stay_text(walk, name):
     """The authors' prompt is shorter, because there the typed strings become single control tokens."""
+    from tests.worker.models.golden import golden_model
+
     completion = walk.ask(CASES[name])
 
+    seen = completion.usage.prompt_tokens, completion.choices[0].message.content
+    assert seen == safe_answer(CASES[name], golden_model(None, YI_VL))
     assert completion.usage.prompt_tokens > CASES[name].facts["expanded_length"]
 
 

@@ -33,8 +33,10 @@ def placed(*messages, **lists) -> list[list[str]]:
     ("messages", "lists", "expected"),
     [
         ([user("")], {}, [[]]),
-        ([user("see <image>")], {}, [["see ", "<image>"]]),
-        ([user("see <image>")], {"images": []}, [["see ", "<image>"]]),
+        ([user("see <image>")], {}, [["see <image>"]]),
+        ([user({"type": "text", "text": "a<image><video>b"}, TEXT)], {}, [["a<image><video>b", "t"]]),
+        ([user("a<image>b<video>c")], {"images": "X"}, [["a", "image:X@images[0]", "b<video>c"]]),
+        ([user("see <image>")], {"images": []}, [["see <image>"]]),
         (
             [user({"type": "text", "text": "a"}, part(IMAGE, "X"), {"type": "text", "text": "b"}, part(VIDEO, "Y"))],
             {},

@@ -10,19 +10,12 @@ from safetensors.torch import load_file
 
 from tests.worker.models.golden import generate, sequence
 from tests.worker.models.golden_audio import CASES, golden_audio_model
-from worker.prepare import resampler
 from worker.prepare.audio import decode_audio
 
 
 def is_hostile(case):
     """Where the original lets typed text become control tokens, which Baton does only when told to."""
     return "special" in case.name or "literal" in case.name
-
-
-@pytest.fixture(autouse=True)
-def soxr(monkeypatch):
-    """The resampler of the original, whatever else is installed; the other one is compared with it elsewhere."""
-    monkeypatch.setattr(resampler, "_load_torchaudio", lambda: None)
 
 
 @pytest.fixture(params=CASES)
