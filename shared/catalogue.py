@@ -6,7 +6,9 @@ from enum import StrEnum
 from shared.job import MediaKind
 
 _PICTURES = (MediaKind.IMAGE,)
+_SOUND = (MediaKind.AUDIO,)
 _VISION = (MediaKind.IMAGE, MediaKind.VIDEO)
+_INTERNVL2 = ("internvl2", "internvl2-phi3")
 _QWEN2_AUDIO = "Qwen/Qwen2-Audio-7B-Instruct"
 
 
@@ -31,16 +33,18 @@ class ModelType:
     huggingface_id: str | None = None
     modelscope_id: str | None = None
     modalities: tuple[MediaKind, ...] = ()
+    templates: tuple[str, ...] = ()
+    """What ms-swift calls the prompt it is served with."""
 
 
 def _internvl2(size: str, repository: str) -> ModelType:
     hub_id = f"OpenGVLab/{repository}"
-    return ModelType(f"internvl2-{size}", Family.INTERNVL2, hub_id, hub_id, _VISION)
+    return ModelType(f"internvl2-{size}", Family.INTERNVL2, hub_id, hub_id, _VISION, _INTERNVL2)
 
 
 def _minicpmv(version: str, repository: str, *modalities: MediaKind) -> ModelType:
     hub_ids = f"openbmb/{repository}", f"OpenBMB/{repository}"
-    return ModelType(f"minicpm-v-v{version}-chat", Family.MINICPMV, *hub_ids, modalities)
+    return ModelType(f"minicpm-v-v{version}-chat", Family.MINICPMV, *hub_ids, modalities, (f"minicpm-v-v{version}",))
 
 
 MODEL_TYPES: dict[str, ModelType] = {
@@ -53,12 +57,12 @@ MODEL_TYPES: dict[str, ModelType] = {
         _internvl2("26b", "InternVL2-26B"),
         _internvl2("40b", "InternVL2-40B"),
         _internvl2("76b", "InternVL2-Llama3-76B"),
-        ModelType("qwen2-audio-7b-instruct", Family.QWEN2_AUDIO, _QWEN2_AUDIO, _QWEN2_AUDIO, (MediaKind.AUDIO,)),
+        ModelType("qwen2-audio-7b-instruct", Family.QWEN2_AUDIO, _QWEN2_AUDIO, _QWEN2_AUDIO, _SOUND, ("qwen2-audio",)),
         _minicpmv("2_5", "MiniCPM-Llama3-V-2_5", MediaKind.IMAGE),
         _minicpmv("2_6", "MiniCPM-V-2_6", *_VISION),
-        ModelType("qwen-vl-chat", Family.QWEN_VL, "Qwen/Qwen-VL-Chat", "qwen/Qwen-VL-Chat", _PICTURES),
-        ModelType("yi-vl-6b-chat", Family.YI_VL, "01-ai/Yi-VL-6B", "01ai/Yi-VL-6B", _PICTURES),
-        ModelType("yi-vl-34b-chat", Family.YI_VL, "01-ai/Yi-VL-34B", "01ai/Yi-VL-34B", _PICTURES),
+        ModelType("qwen-vl-chat", Family.QWEN_VL, "Qwen/Qwen-VL-Chat", "qwen/Qwen-VL-Chat", _PICTURES, ("qwen-vl",)),
+        ModelType("yi-vl-6b-chat", Family.YI_VL, "01-ai/Yi-VL-6B", "01ai/Yi-VL-6B", _PICTURES, ("yi-vl",)),
+        ModelType("yi-vl-34b-chat", Family.YI_VL, "01-ai/Yi-VL-34B", "01ai/Yi-VL-34B", _PICTURES, ("yi-vl",)),
         ModelType("generic", Family.GENERIC),
         ModelType("fake", Family.FAKE),
     )

@@ -13,14 +13,15 @@ router = APIRouter()
 
 @router.get("/v1/models")
 async def list_models(gateway: Annotated[Gateway, Depends(gateway_of)]) -> ModelList:
-    """List the models that can be asked now, each followed by its adapters."""
+    """List the models that can be asked now by name, each followed by its adapters by name."""
     workers = sorted((await gateway.registry.fleet()).ready(), key=lambda worker: (worker.model, -worker.started_s))
     oldest = {worker.model: worker for worker in workers}
     cards = {name: _card(worker) for name, worker in oldest.items()}
     for worker in sorted(workers, key=lambda worker: worker.started_s):
         for name in worker.adapters:
             cards.setdefault(name, adapter_card(name, worker))
-    return ModelList(data=sorted(cards.values(), key=lambda card: (card.parent or card.id, card.parent is not None)))
+    order = sorted(cards.values(), key=lambda card: (card.parent or card.id, card.parent is not None, card.id))
+    return ModelList(data=order)
 
 
 def adapter_card(name: str, worker: WorkerInfo) -> ModelCard:

@@ -93,7 +93,7 @@ def placed(*messages, **lists) -> list[list[str]]:
             {"audios": "A", "images": "I", "videos": "V"},
             [["video:V@videos[0]", "image:I@images[0]", "audio:A@audios[0]", "a"]],
         ),
-        ([user("what is <audio>?")], {}, [["what is ", "<audio>", "?"]]),
+        ([user("what is <audio>?")], {}, [["what is <audio>?"]]),
     ],
 )
 def test_media_stand_where_the_client_put_them(messages, lists, expected):

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import ImageOps
 
 from shared.errors import InvalidMedia
 from shared.job import MediaKind, MediaPart, ProcessorParams
 from worker.models.refusal import check_wish, check_wishes
 from worker.prepare.audio import decode_audio
-from worker.prepare.image import decode_image, shrink
-from worker.prepare.video import decode_frames, num_at_rate
+from worker.prepare.image import decode_image
+from worker.prepare.reduction import num_at_rate, shrink
+from worker.prepare.video import decode_frames
 
 DEFAULT_FPS = 2.0
 DEFAULT_NUM_FRAMES = 32
@@ -79,7 +81,7 @@ def decode(processor: Any, part: MediaPart, content: bytes, wishes: Wishes) -> M
         raise InvalidMedia(f"the model takes no {part.kind}; it takes text{_listed(taken)}", param=part.param)
     match part.kind:
         case MediaKind.IMAGE:
-            picture = decode_image(content, part.param)
+            picture = ImageOps.exif_transpose(decode_image(content, part.param))  # as transformers' own loader does
             return Medium(part.kind, picture if wishes.size else shrink(picture, wishes.max_pixels))
         case MediaKind.VIDEO:
             return _clip(processor.video_processor, part, content, wishes)

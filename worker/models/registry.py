@@ -4,6 +4,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from shared.catalogue import MODEL_TYPES, Family, ModelType, find_by_hub_id
 from worker.checkpoint import check_hub_id, find_adapter, read_base, read_json, read_training_arguments
@@ -65,12 +66,28 @@ def _of_tuned(ckpt_dir: str, base: str | None) -> ModelType:
         raise LoadError(f"--ckpt_dir {ckpt_dir} is not a directory")
     arguments = read_training_arguments(ckpt_dir)
     if (name := arguments.get("model_type")) in MODEL_TYPES:
-        return MODEL_TYPES[name]
+        return _with_template(MODEL_TYPES[name], ckpt_dir, arguments)
     if find_adapter(Path(ckpt_dir)) is None:
-        return of_reference(ckpt_dir)
+        return _with_template(of_reference(ckpt_dir), ckpt_dir, arguments)
     if reference := base or read_base(Path(ckpt_dir)):
-        return of_reference(reference)
+        return _with_template(of_reference(reference), ckpt_dir, arguments)
     raise LoadError(f"{ckpt_dir} doesn't say which model it was trained on: add --model_type or --model_id_or_path")
+
+
+def _with_template(entry: ModelType, ckpt_dir: str, arguments: dict[str, Any]) -> ModelType:
+    """Return the entry, whose prompts are to be those of the training; a generic model's are its own template's."""
+    trained = arguments.get("template_type") or arguments.get("template")
+    if entry.family is Family.GENERIC or trained is None or _plain(trained) in map(_plain, entry.templates):
+        return entry
+    raise LoadError(
+        f"{ckpt_dir} was trained with the template {trained}, and {entry.name} is served with {entry.templates[0]}: "
+        f"add --model_type {entry.name} to serve it with that"
+    )
+
+
+def _plain(template: str) -> str:
+    """`minicpm-v-v2_6`, as ms-swift 2 wrote it, and `minicpmv2_6`, as 3 and 4 do → one spelling."""
+    return template.lower().replace("-v-v", "v").replace("-", "_")
 
 
 def of_reference(reference: str) -> ModelType:

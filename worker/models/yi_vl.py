@@ -27,7 +27,8 @@ from worker.models.tokenizer import read_vocabulary
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
 from worker.models.yi_vl_weights import TOWER, YiVL, read_config
-from worker.prepare.image import MAX_PIXELS, decode_image, shrink
+from worker.prepare.image import MAX_PIXELS, decode_image
+from worker.prepare.reduction import shrink
 from worker.settings import WorkerSettings
 
 SYSTEM = (

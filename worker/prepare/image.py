@@ -1,6 +1,5 @@
 """Bytes of one picture to RGB, within limits; knows no model."""
 
-import math
 import struct
 import warnings
 from io import BytesIO
@@ -44,13 +43,3 @@ def decode_image(content: bytes, param: str) -> Image.Image:
         raise InvalidMedia(
             f"the picture can't be decoded; is it a whole file in one of {names}?", param=param
         ) from error
-
-
-def shrink(picture: Image.Image, max_pixels: int | None) -> Image.Image:
-    """Return the picture with at most this many pixels, in its own shape; as ms-swift does with its `max_pixels`."""
-    width, height = picture.size
-    if max_pixels is None or width * height <= max_pixels:
-        return picture
-    shorter = math.sqrt(max_pixels / (width * height))
-    size = max(int(width * shorter), 1), max(int(height * shorter), 1)
-    return picture.resize(size, Image.Resampling.BILINEAR)

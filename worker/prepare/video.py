@@ -19,9 +19,6 @@ _CONTAINERS = {"MP4 or MOV": (4, b"ftyp"), "WebM or Matroska": (0, b"\x1aE\xdf\x
 """Offset and bytes of each container; a playlist, which would make the decoder open other files, is none."""
 _ANIMATIONS = {"GIF": (0, b"GIF8"), "WebP": (8, b"WEBP")}
 
-MAX_SEEN = 64
-"""Most frames that a wished rate makes of a clip, where a model has no limit of its own."""
-
 Choice = Callable[[int, float], Sequence[int]]
 """The indices of the frames to be seen, given how many there are and how many a second has on average."""
 
@@ -37,11 +34,6 @@ def decode_frames(content: bytes, choose: Choice, param: str) -> list[Image.Imag
         raise InvalidMedia("the clip can't be decoded; is it a whole file?", param=param) from error
     taken = ", ".join((*_CONTAINERS, *_ANIMATIONS))
     raise InvalidMedia(f"the clip isn't in a format that is taken: {taken}", param=param)
-
-
-def num_at_rate(num_frames: int, rate: float, fps: float, most: int = MAX_SEEN) -> int:
-    """Return how many of a clip's frames, `rate` a second, are seen at `fps`: at least one, and no more than `most`."""
-    return max(min(int(num_frames / rate * fps), num_frames, most), 1)
 
 
 def _is_one_of(signatures: Mapping[str, tuple[int, bytes]], content: bytes) -> bool:
