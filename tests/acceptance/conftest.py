@@ -130,9 +130,11 @@ def fleet() -> Iterator["GoldenFleet"]:
 
     with EmbeddedRedis() as server, serving(GOLDEN) as media_url:
         stack = Stack(server.url)
-        stack.start_gateway("--allowed_local_media_path", str(QWEN2_AUDIO / "media"))
-        yield GoldenFleet(stack, media_url)
-        stack.stop()
+        try:
+            stack.start_gateway("--allowed_local_media_path", str(QWEN2_AUDIO / "media"))
+            yield GoldenFleet(stack, media_url)
+        finally:
+            stack.stop()
 
 
 @pytest.fixture(scope="session")

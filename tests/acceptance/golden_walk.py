@@ -1,12 +1,14 @@
 """The golden checkpoints with their adapters beside them, all behind one gateway; a worker starts when it is needed."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from openai import OpenAI
 
@@ -21,6 +23,7 @@ OPTIONS = {"minicpm-v-v2_5-chat": ("--max_model_len", "2048"), "minicpm-v-v2_6-c
 class Walk:
     """One golden model as the official client meets it, and where its media lie."""
 
+    stack: Stack
     client: OpenAI
     media_url: str
     model: str
@@ -64,7 +67,7 @@ class GoldenFleet:
     def walk(self, model: str) -> Walk:
         """Return the way to a model that runs."""
         self.start(model)
-        return Walk(self.client, f"{self.media_url}/{model}/media", model)
+        return Walk(self.stack, self.client, f"{self.media_url}/{model}/media", model)
 
     def _start(self, model: str) -> None:
         adapters = [f"{model}:{name}={GOLDEN / model / name}" for name in ADAPTERS.get(model, ("adapter",))]
@@ -87,6 +90,20 @@ def with_urls(message: dict, media_url: str) -> dict:
         kind = part["type"]
         parts.append(part if kind == "text" else {"type": kind, kind: {"url": f"{media_url}/{part[kind]['url'][6:]}"}})
     return message | {"content": parts}
+
+
+def check_together(walk: Walk, cases: Mapping[str, Any]) -> None:
+    """Ask for cases of the base and all of its adapters at once; one worker answers them in its batch."""
+    tuned = [case for case in cases.values() if case.facts["adapter"]]
+    base = [case for case in cases.values() if not case.facts["adapter"] and "special" not in case.name][: len(tuned)]
+    mixed = [case for pair in zip(tuned, base, strict=True) for case in pair]
+
+    with ThreadPoolExecutor(len(mixed)) as pool:
+        answers = list(pool.map(walk.ask, mixed))
+
+    assert len({answer.model for answer in answers}) >= 2
+    expected = [case.facts["greedy_text"].removesuffix("<|im_end|>") for case in mixed]
+    assert expected == [answer.choices[0].message.content for answer in answers]
 
 
 def safe_answer(case, model):

@@ -1,7 +1,9 @@
 """Checkpoints that no family claims, over HTTP: what `generate()` says is what the client reads."""
 
 from functools import cache
+from pathlib import Path
 
+import httpx2
 import pytest
 
 from baton.embedded import EmbeddedRedis
@@ -11,6 +13,7 @@ from tests.cases import INTERNVL2
 
 NAMES = ("qwen25vl", "llama")
 NUM_TOKENS = 10
+KEY = "secret"
 MEDIA = {"image": "photo.jpg", "video": "clip.mp4"}
 
 
@@ -23,27 +26,49 @@ def directories(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def generic(directories):
-    """One gateway, and a worker for each checkpoint that is told nothing but its directory."""
-    with EmbeddedRedis() as server:
-        stack = Stack(server.url)
-        stack.start_gateway()
-        for directory in directories.values():
-            stack.start("worker", "--model_id_or_path", directory, "--max_num_seqs", "4")
-        stack.wait_for_models(*NAMES)
-        yield stack.client()
-        stack.stop()
+def tuned(directories, tmp_path_factory):
+    """Two adapters by peft, the second one with the names of an older transformers; peft's models by path."""
+    from tests.worker.models import peft_run
+
+    paths = {name: tmp_path_factory.mktemp(name) for name in ("tuned", "older")}
+    models = {
+        name: peft_run.tune(Path(directories["qwen25vl"]), path, seed=seed)
+        for seed, (name, path) in enumerate(paths.items())
+    }
+    peft_run.rename(paths["older"], peft_run.OLDER["qwen2vl"])
+    return {name: (str(path), models[name]) for name, path in paths.items()}
 
 
 @pytest.fixture(scope="module")
-def expected(directories):
+def stack(directories, tuned):
+    """One gateway, and a worker for each checkpoint that is told its directory, and one of them an adapter."""
+    with EmbeddedRedis() as server:
+        stack = Stack(server.url)
+        try:
+            stack.start_gateway("--api_key", KEY)
+            given = {"qwen25vl": ("--lora_modules", f"tuned={tuned['tuned'][0]}")}
+            for name, directory in directories.items():
+                stack.start("worker", "--model_id_or_path", directory, "--max_num_seqs", "4", *given.get(name, ()))
+            stack.wait_for_models(*NAMES, "tuned", api_key=KEY)
+            yield stack
+        finally:
+            stack.stop()
+
+
+@pytest.fixture(scope="module")
+def generic(stack):
+    return stack.client(KEY)
+
+
+@pytest.fixture(scope="module")
+def expected(directories, tuned):
     """What the model's own loop says to the same conversation."""
     from tests.worker.models import mix
     from worker.models.registry import load_model
     from worker.settings import WorkerSettings
 
     @cache
-    def answer(name, *parts):
+    def answer(name, *parts, adapter=None):
         given = WorkerSettings(model_id_or_path=directories[name], max_num_seqs=1)
         model = load_model(given, report=lambda words: None)
         media = {
@@ -52,7 +77,8 @@ def expected(directories):
             if isinstance(part, MediaPart)
         }
         prompt = model.prepare((Message(Role.USER, tuple(map(_part, parts))),), media)
-        return model.tokenizer.decode(mix.generated(model, prompt, NUM_TOKENS), skip_special_tokens=True)
+        said = mix.generated(model, prompt, NUM_TOKENS, None if adapter is None else tuned[adapter][1])
+        return model.tokenizer.decode(said, skip_special_tokens=True)
 
     return answer
 
@@ -90,3 +116,38 @@ def test_answer_is_generates_own(generic, expected, media_url, name, parts, stre
 
     assert text == expected(name, *parts)
     assert len(text) > 3
+
+
+SEEN = ("image", "what is in this picture?")
+
+
+def test_adapter_of_the_command_line_answers_as_peft_generates(generic, expected, media_url):
+    texts = [ask(generic, name, media_url, *SEEN) for name in ("tuned", "qwen25vl")]
+
+    assert texts == [expected("qwen25vl", *SEEN, adapter="tuned"), expected("qwen25vl", *SEEN)]
+    assert len({*texts}) == 2
+
+
+def test_adapter_of_an_older_transformers_is_loaded_at_run_time(stack, generic, tuned, expected, media_url):
+    wanted = {"lora_name": "older", "lora_path": tuned["older"][0], "base_model": "qwen25vl"}
+    headers = {"Authorization": f"Bearer {KEY}"}
+
+    answer = httpx2.post(f"{stack.url}/v1/load_lora_adapter", json=wanted, headers=headers, timeout=60)
+
+    assert answer.status_code == 200, answer.text
+    assert [m.id for m in generic.models.list().data] == ["llama", "qwen25vl", "older", "tuned"]
+    assert ask(generic, "older", media_url, *SEEN) == expected("qwen25vl", *SEEN, adapter="older")
+    assert ask(generic, "tuned", media_url, *SEEN) == expected("qwen25vl", *SEEN, adapter="tuned")
+
+
+def test_wishes_of_a_processor_that_counts_pixels_reach_it(generic, media_url):
+    content = [{"type": "image_url", "image_url": {"url": f"{media_url}/photo.jpg"}}]
+    asked = {"model": "qwen25vl", "messages": [{"role": "user", "content": content}], "max_tokens": 1}
+
+    sizes = [
+        generic.chat.completions.create(**asked, extra_body={"mm_processor_kwargs": wishes}).usage.prompt_tokens
+        for wishes in ({}, {"max_pixels": 28 * 28 * 9}, {"max_pixels": 28 * 28 * 4})
+    ]
+
+    assert sizes == sorted(sizes, reverse=True)
+    assert len({*sizes}) == 3

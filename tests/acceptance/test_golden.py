@@ -1,12 +1,14 @@
 """Every golden case through the whole HTTP walk."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from openai import BadRequestError
 
+from tests.acceptance import guide
 from tests.acceptance.conftest import MODEL
-from tests.acceptance.golden_walk import safe_answer, with_urls
+from tests.acceptance.golden_walk import Walk, safe_answer, with_urls
 from tests.cases import INTERNVL2, read_cases
 
 CASES = read_cases(INTERNVL2)
@@ -86,3 +88,19 @@ def test_prompt_beyond_the_context_is_refused_with_the_limit(client, media_url, 
     assert refusal.value.code == "context_length_exceeded"
     assert "2048" in refusal.value.message
     assert str(CASES[name].facts["prompt_tokens"]) in refusal.value.message
+
+
+@pytest.fixture
+def walk(stack, client, media_url):
+    return Walk(stack, client, media_url, MODEL)
+
+
+@pytest.mark.parametrize("station", guide.stations(MODEL), ids=lambda station: station.field)
+def test_every_form_and_a_streamed_second_turn_of_the_guide(walk, station):
+    guide.check_every_form_and_a_streamed_second_turn(walk, station)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("station", guide.stations(MODEL), ids=lambda station: station.field)
+def test_curl_asks_as_the_guide_does(walk, station):
+    guide.check_curl(walk, station)

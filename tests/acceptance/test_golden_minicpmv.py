@@ -1,11 +1,13 @@
 """Every golden case of MiniCPM-V through the whole HTTP walk."""
 
+import shutil
 from collections.abc import Callable
 
 import pytest
 from openai import BadRequestError
 
-from tests.acceptance.golden_walk import Walk, safe_answer
+from tests.acceptance import guide
+from tests.acceptance.golden_walk import Walk, check_together, safe_answer
 from tests.cases import MINICPMV, read_cases
 
 CASES = {version: read_cases(folder) for version, folder in MINICPMV.items()}
@@ -89,3 +91,23 @@ def test_first_version_takes_no_clips(walks):
 
     assert "takes text and image only, no video" in refusal.value.message
     assert refusal.value.param == "messages[0].content[0].video_url"
+
+
+@pytest.mark.parametrize("version", MINICPMV)
+def test_base_and_adapter_answer_together_as_the_authors_code_does(walks, version):
+    check_together(walks(version), CASES[version])
+
+
+STATIONS = [(version, station) for version in MINICPMV for station in guide.stations(MINICPMV[version].name)]
+NAMES = [f"{version}-{station.field}" for version, station in STATIONS]
+
+
+@pytest.mark.parametrize(("version", "station"), STATIONS, ids=NAMES)
+def test_every_form_and_a_streamed_second_turn_of_the_guide(walks, version, station):
+    guide.check_every_form_and_a_streamed_second_turn(walks(version), station)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize(("version", "station"), STATIONS, ids=NAMES)
+def test_curl_asks_as_the_guide_does(walks, version, station):
+    guide.check_curl(walks(version), station)

@@ -1,11 +1,13 @@
 """Every golden case of Qwen2-Audio through the whole HTTP walk, and every form in which a recording may come."""
 
 import base64
+import shutil
 
 import pytest
 from openai import BadRequestError
 
-from tests.acceptance.golden_walk import Walk, safe_answer
+from tests.acceptance import guide
+from tests.acceptance.golden_walk import Walk, check_together, safe_answer
 from tests.cases import QWEN2_AUDIO, read_cases
 
 MODEL = "qwen2-audio-7b-instruct"
@@ -92,3 +94,18 @@ def test_what_is_no_recording_is_refused_by_name(walk, part, param):
         ask(walk.client, [{"type": "text", "text": HEAR}, part])
 
     assert refusal.value.param == f"messages[0].content[1].{param}"
+
+
+def test_base_and_adapters_answer_together_as_the_authors_code_does(walk):
+    check_together(walk, CASES)
+
+
+@pytest.mark.parametrize("station", guide.stations("qwen2-audio-7b-instruct"), ids=lambda station: station.field)
+def test_every_form_and_a_streamed_second_turn_of_the_guide(walk, station):
+    guide.check_every_form_and_a_streamed_second_turn(walk, station)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("station", guide.stations("qwen2-audio-7b-instruct"), ids=lambda station: station.field)
+def test_curl_asks_as_the_guide_does(walk, station):
+    guide.check_curl(walk, station)

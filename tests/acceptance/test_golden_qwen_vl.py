@@ -1,9 +1,12 @@
 """Every golden case of Qwen-VL through the whole HTTP walk."""
 
+import shutil
+
 import pytest
 from openai import BadRequestError
 
-from tests.acceptance.golden_walk import Walk, safe_answer
+from tests.acceptance import guide
+from tests.acceptance.golden_walk import Walk, check_together, safe_answer
 from tests.cases import QWEN_VL, read_cases
 
 CASES = read_cases(QWEN_VL)
@@ -66,3 +69,18 @@ def test_pictures_of_later_turns_are_numbered_on(walk):
 
     assert completion.choices[0].message.content == conversation["greedy_text"].removesuffix("<|im_end|>")
     assert completion.usage.prompt_tokens == len(conversation["input_ids"])
+
+
+def test_base_and_adapters_answer_together_as_the_authors_code_does(walk):
+    check_together(walk, CASES)
+
+
+@pytest.mark.parametrize("station", guide.stations("qwen-vl-chat"), ids=lambda station: station.field)
+def test_every_form_and_a_streamed_second_turn_of_the_guide(walk, station):
+    guide.check_every_form_and_a_streamed_second_turn(walk, station)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("station", guide.stations("qwen-vl-chat"), ids=lambda station: station.field)
+def test_curl_asks_as_the_guide_does(walk, station):
+    guide.check_curl(walk, station)

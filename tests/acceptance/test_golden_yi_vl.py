@@ -1,9 +1,12 @@
 """Every golden case of Yi-VL through the whole HTTP walk."""
 
+import shutil
+
 import pytest
 from openai import BadRequestError
 
-from tests.acceptance.golden_walk import Walk, safe_answer
+from tests.acceptance import guide
+from tests.acceptance.golden_walk import Walk, check_together, safe_answer
 from tests.cases import YI_VL, read_cases
 
 CASES = read_cases(YI_VL)
@@ -57,3 +60,18 @@ def test_wish_that_the_model_has_no_choice_in_is_refused_by_name(walk):
         walk.ask(CASES["image_photo"], extra_body={"mm_processor_kwargs": {"num_frames": 2}})
 
     assert refusal.value.param == "mm_processor_kwargs.num_frames"
+
+
+def test_base_and_adapters_answer_together_as_the_authors_code_does(walk):
+    check_together(walk, CASES)
+
+
+@pytest.mark.parametrize("station", guide.stations("yi-vl-6b-chat"), ids=lambda station: station.field)
+def test_every_form_and_a_streamed_second_turn_of_the_guide(walk, station):
+    guide.check_every_form_and_a_streamed_second_turn(walk, station)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("station", guide.stations("yi-vl-6b-chat"), ids=lambda station: station.field)
+def test_curl_asks_as_the_guide_does(walk, station):
+    guide.check_curl(walk, station)

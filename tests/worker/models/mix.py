@@ -61,9 +61,9 @@ def mixed(model):
     return [(prompt, dice.randint(8, 24)) for prompt in prompts]
 
 
-def generated(model, prompt, num_tokens):
-    """What the model's own loop answers, its stop token included."""
-    network = model.runner._model
+def generated(model, prompt, num_tokens, network=None):
+    """What the model's own loop answers, its stop token included; or that of another network."""
+    network = network or model.runner._model
     ids = torch.tensor([prompt.token_ids])
     given = {**prompt.features, **prompt.token_features}
     with torch.inference_mode():

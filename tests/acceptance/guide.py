@@ -1,17 +1,14 @@
-"""The deployment guide's walk-through for every model of the mission: each form of a medium, a streamed second turn."""
+"""The deployment guide's walk-through for every model; each golden set's tests walk it with their own."""
 
 import base64
 import json
 import mimetypes
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from baton import XRequestConfig, inference_client
-from tests.acceptance.conftest import MODEL, Stack
+from tests.acceptance.golden_walk import Walk
 from tests.cases import GOLDEN
 
 QUESTION = "What is it?"
@@ -33,14 +30,6 @@ class Station:
         return GOLDEN / self.model / "media" / self.file
 
 
-@dataclass(frozen=True)
-class Way:
-    """A stack that serves a station's model, and where its media lie."""
-
-    stack: Stack
-    media_url: str
-
-
 STATIONS = (
     Station("qwen-vl-chat", "photo.jpg"),
     Station("yi-vl-6b-chat", "photo.jpg"),
@@ -53,25 +42,15 @@ STATIONS = (
 )
 
 
-@pytest.fixture(params=STATIONS, ids=lambda station: f"{station.model}-{station.field}")
-def station(request) -> Station:
-    return request.param
+def stations(model: str) -> list[Station]:
+    """The media of the guide that a model takes."""
+    return [station for station in STATIONS if station.model == model]
 
 
-@pytest.fixture
-def way(station, request) -> Way:
-    """A running stack with the station's model; nothing is started twice in a session."""
-    fleet = request.getfixturevalue("fleet")
-    if station.model == MODEL:
-        return Way(request.getfixturevalue("stack"), fleet.media_url)
-    fleet.start(station.model)
-    return Way(fleet.stack, fleet.media_url)
-
-
-def ask(way: Way, station: Station, query: str, stream: bool = False, **more) -> str:
+def ask(walk: Walk, station: Station, query: str, stream: bool = False, **more) -> str:
     """Ask through the Python client, as the guide's scripts do."""
     config = XRequestConfig(max_tokens=NUM_TOKENS, temperature=0, stream=stream)
-    answer = inference_client(station.model, query, request_config=config, port=str(way.stack.port), **more)
+    answer = inference_client(station.model, query, request_config=config, port=str(walk.stack.port), **more)
     if stream:
         return "".join(chunk.choices[0].delta.content for chunk in answer)
     return answer.choices[0].message.content
@@ -84,16 +63,16 @@ def body(station: Station, address: str, **more) -> dict:
     return {"model": station.model, "messages": messages, "max_tokens": NUM_TOKENS, "temperature": 0} | more
 
 
-def openai(way: Way, station: Station, address: str) -> str:
-    answer = way.stack.client().chat.completions.create(**body(station, address))
+def openai(walk: Walk, station: Station, address: str) -> str:
+    answer = walk.client.chat.completions.create(**body(station, address))
     return answer.choices[0].message.content
 
 
-def curl(way: Way, asked: dict) -> str:
+def curl(walk: Walk, asked: dict) -> str:
     """Ask as the guide's first example does, plain or streamed."""
     options = ("-sS", "--fail-with-body", "-N", "-H", "Content-Type: application/json", "-d", "@-")
     done = subprocess.run(
-        ["curl", *options, f"{way.stack.url}/v1/chat/completions"],
+        ["curl", *options, f"{walk.stack.url}/v1/chat/completions"],
         input=json.dumps(asked).encode(),
         capture_output=True,
         check=True,
@@ -105,40 +84,40 @@ def curl(way: Way, asked: dict) -> str:
     return "".join(choice["delta"].get("content") or "" for f in frames for choice in json.loads(f)["choices"])
 
 
-def test_every_form_and_a_streamed_second_turn(way, station):
-    url = f"{way.media_url}/{station.model}/media/{station.file}"
+def check_every_form_and_a_streamed_second_turn(walk: Walk, station: Station) -> None:
+    url = f"{walk.media_url}/{station.file}"
     bare = base64.b64encode(station.path.read_bytes()).decode()
     uri = f"data:{mimetypes.guess_type(station.file)[0]};base64,{bare}"
 
-    expected = openai(way, station, url)
+    expected = openai(walk, station, url)
     forms = {
-        "part with data: URI": openai(way, station, uri),
-        "part with base64": openai(way, station, bare),
-        "tag with URL": ask(way, station, f"<{station.tag}>{url}</{station.tag}>{QUESTION}"),
-        "tag with path": ask(way, station, f"<{station.tag}>{station.path}</{station.tag}>{QUESTION}"),
-        "tag with base64": ask(way, station, f"<{station.tag}>{bare}</{station.tag}>{QUESTION}"),
-        "list with path": ask(way, station, QUESTION, **{station.field: [str(station.path)]}),
-        "list with URL": ask(way, station, QUESTION, **{station.field: [url]}),
-        "streamed": ask(way, station, f"<{station.tag}>{url}</{station.tag}>{QUESTION}", stream=True),
+        "part with data: URI": openai(walk, station, uri),
+        "part with base64": openai(walk, station, bare),
+        "tag with URL": ask(walk, station, f"<{station.tag}>{url}</{station.tag}>{QUESTION}"),
+        "tag with path": ask(walk, station, f"<{station.tag}>{station.path}</{station.tag}>{QUESTION}"),
+        "tag with base64": ask(walk, station, f"<{station.tag}>{bare}</{station.tag}>{QUESTION}"),
+        "list with path": ask(walk, station, QUESTION, **{station.field: [str(station.path)]}),
+        "list with URL": ask(walk, station, QUESTION, **{station.field: [url]}),
+        "streamed": ask(walk, station, f"<{station.tag}>{url}</{station.tag}>{QUESTION}", stream=True),
     }
     history = [(f"<{station.tag}>{url}</{station.tag}>{QUESTION}", expected)]
-    second = ask(way, station, "And then?", history=history)
+    second = ask(walk, station, "And then?", history=history)
 
     assert expected
     assert forms == dict.fromkeys(forms, expected)
-    assert ask(way, station, "And then?", history=history, stream=True) == second
+    assert ask(walk, station, "And then?", history=history, stream=True) == second
     assert second != expected
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
-def test_curl_asks_for_a_part_a_tag_and_a_stream(way, station):
-    url = f"{way.media_url}/{station.model}/media/{station.file}"
+def check_curl(walk: Walk, station: Station) -> None:
+    """Ask for a part, plain and streamed, a tag and a list."""
+    url = f"{walk.media_url}/{station.file}"
     tagged = [{"role": "user", "content": f"<{station.tag}>{url}</{station.tag}>{QUESTION}"}]
     listed = {"messages": [{"role": "user", "content": QUESTION}], station.field: [url]}
 
-    plain = curl(way, body(station, url))
+    plain = curl(walk, body(station, url))
 
-    assert plain == openai(way, station, url)
-    assert curl(way, body(station, url, stream=True)) == plain
-    assert curl(way, body(station, url, messages=tagged)) == plain
-    assert curl(way, body(station, url, **listed)) == plain
+    assert plain == openai(walk, station, url)
+    assert curl(walk, body(station, url, stream=True)) == plain
+    assert curl(walk, body(station, url, messages=tagged)) == plain
+    assert curl(walk, body(station, url, **listed)) == plain
