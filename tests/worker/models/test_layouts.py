@@ -13,6 +13,7 @@ from tests.cases import GOLDEN, QWEN_VL, YI_VL, read_cases
 from tests.worker.models import golden_audio, minicpmv
 from tests.worker.models.golden import generate, golden_model, sequence, user
 from worker.checkpoint import locate
+from worker.engine.sequence import BASE
 from worker.models.family import LoadError
 from worker.models.registry import find_model_type, load_model
 from worker.models.tuned import read_tuned
@@ -204,3 +205,26 @@ def test_adapter_trained_on_the_native_classes_merges_as_well(tmp_path, model):
     before, after = (m.runner._model.get_submodule(name).weight for m in (base, merged))
     torch.testing.assert_close(after, change.add_to(before), atol=1e-6, rtol=1e-6)
     assert not after.equal(before)
+
+
+@pytest.mark.parametrize("model", BASES)
+def test_rows_of_base_and_adapters_in_one_batch_are_the_authors(model):
+    """What the merged adapters are proven to say, unmerged and in company."""
+    base, cases = BASES[model](), read_cases(GOLDEN / model).values()
+    tuned = [case for case in cases if case.facts["adapter"]]
+    plain = [case for case in cases if not case.facts["adapter"] and "special" not in case.name][: len(tuned)]
+    slots = {None: BASE} | {name: 1 + i for i, name in enumerate(sorted({case.facts["adapter"] for case in tuned}))}
+    for name, slot in slots.items():
+        if name is not None:
+            adapters = base.runner.adapters
+            adapters.put(slot, read_tuned(str(GOLDEN / model / name), adapters).changes)
+    mixed = [case for pair in zip(tuned, plain, strict=True) for case in pair]
+    rows = [sequence(base.prepare(*case.messages()), case.name, case.facts["max_new_tokens"]) for case in mixed]
+    for row, case in zip(rows, mixed, strict=True):
+        row.adapter = slots[case.facts["adapter"]]
+
+    generate(base.runner, *rows)
+
+    for slot in slots.values():
+        base.runner.adapters.clear(slot)
+    assert [case.facts["greedy_ids"] for case in mixed] == [row.token_ids for row in rows]
