@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MODEL = "internvl2-2b"
 ADAPTERS = ("adapter", "adapter_all")
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 600.0
 
 
 class Stack:
@@ -57,7 +57,7 @@ class Stack:
         return self.start("worker", *base, "--served_model_name", name, *options)
 
     def client(self, api_key: str = "EMPTY") -> OpenAI:
-        self._clients.append(OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=60))
+        self._clients.append(OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=300))
         return self._clients[-1]
 
     def wait_for_models(self, *names: str, api_key: str = "EMPTY") -> None:

@@ -11,6 +11,8 @@ from shared.job import MediaKind, MediaPart, Message, Role, TextPart
 from tests.acceptance.conftest import Stack
 from tests.cases import INTERNVL2
 
+pytestmark = pytest.mark.timeout(600)  # whoever comes first starts the workers
+
 NAMES = ("qwen25vl", "llama")
 NUM_TOKENS = 10
 KEY = "secret"

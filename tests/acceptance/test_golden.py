@@ -11,6 +11,8 @@ from tests.acceptance.conftest import MODEL
 from tests.acceptance.golden_walk import Walk, safe_answer, with_urls
 from tests.cases import INTERNVL2, read_cases
 
+pytestmark = pytest.mark.timeout(600)  # whoever comes first starts the workers
+
 CASES = read_cases(INTERNVL2)
 HOSTILE = [name for name in CASES if "special" in name]
 BEYOND = [name for name, case in CASES.items() if case.facts.get("beyond_max_position")]

@@ -10,6 +10,8 @@ from tests.acceptance import guide
 from tests.acceptance.golden_walk import Walk, check_together, safe_answer
 from tests.cases import MINICPMV, read_cases
 
+pytestmark = pytest.mark.timeout(600)  # whoever comes first starts the workers
+
 CASES = {version: read_cases(folder) for version, folder in MINICPMV.items()}
 EVERY = [(version, name) for version, cases in CASES.items() for name in cases]
 HOSTILE = [(version, name) for version, name in EVERY if "special" in name]

@@ -10,6 +10,8 @@ from tests.acceptance import guide
 from tests.acceptance.golden_walk import Walk, check_together, safe_answer
 from tests.cases import QWEN2_AUDIO, read_cases
 
+pytestmark = pytest.mark.timeout(600)  # whoever comes first starts the workers
+
 MODEL = "qwen2-audio-7b-instruct"
 CASES = read_cases(QWEN2_AUDIO)
 HOSTILE = [name for name in CASES if "special" in name or "literal" in name]

@@ -9,6 +9,8 @@ from tests.acceptance import guide
 from tests.acceptance.golden_walk import Walk, check_together, safe_answer
 from tests.cases import QWEN_VL, read_cases
 
+pytestmark = pytest.mark.timeout(600)  # whoever comes first starts the workers
+
 CASES = read_cases(QWEN_VL)
 HOSTILE = [name for name in CASES if "special" in name]
 NUMBERED_BY_TURN = [name for name, case in CASES.items() if case.facts["image_numbering"] == "turn"]

@@ -9,6 +9,8 @@ from tests.acceptance import guide
 from tests.acceptance.golden_walk import Walk, check_together, safe_answer
 from tests.cases import YI_VL, read_cases
 
+pytestmark = pytest.mark.timeout(600)  # whoever comes first starts the workers
+
 CASES = read_cases(YI_VL)
 HOSTILE = [name for name in CASES if "special" in name]
 HONEST = [name for name in CASES if name not in HOSTILE]

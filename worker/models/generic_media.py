@@ -72,7 +72,9 @@ def _pixel_edges(processor: Any) -> tuple[int, int] | None:
     pictures = getattr(processor, "image_processor", None)
     if pictures is None or "max_pixels" not in pictures.valid_kwargs.__annotations__:
         return None
-    return pictures.size["shortest_edge"], pictures.size["longest_edge"]
+    size = dict(pictures.size)
+    least, most = size.get("shortest_edge"), size.get("longest_edge")
+    return None if least is None or most is None else (least, most)
 
 
 def decode(processor: Any, part: MediaPart, content: bytes, wishes: Wishes) -> Medium:
