@@ -4,11 +4,13 @@ import math
 import signal
 import sys
 from contextlib import suppress
+from uuid import uuid4
 
 import uvicorn
 from sse_starlette.sse import AppStatus
 
 from api.app import create_app
+from api.keyring import KeyFileError
 from api.settings import ApiSettings
 from shared.logs import configure_logging
 
@@ -16,10 +18,15 @@ from shared.logs import configure_logging
 def main() -> None:
     """Serve until told to stop; then let running answers end, for a while."""
     settings = ApiSettings.read()
-    configure_logging(settings.log_level)
+    gateway_id = uuid4().hex
+    configure_logging(settings.log_level, settings.log_format, gateway_id)
+    try:
+        app = create_app(settings, gateway_id)
+    except KeyFileError as error:
+        sys.exit(f"api: {error}")
     AppStatus.enable_automatic_graceful_drain = False  # it would cut running streams at once
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -8,23 +8,26 @@ from fastapi import FastAPI
 from api.auth import ApiKeyGuard
 from api.errors import translate_errors
 from api.gateway import open_gateway
+from api.keyring import KeyRing
 from api.limit import BodyLimit
-from api.routes import adapters, chat, events, health, models
+from api.routes import adapters, chat, events, health, metrics, models
 from api.settings import ApiSettings
+from api.visit import VisitLog
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
-    """Return the application; its parts live from startup to shutdown."""
+def create_app(settings: ApiSettings, gateway_id: str) -> FastAPI:
+    """Return the application; its parts live from startup to shutdown. Raises KeyFileError."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_gateway(settings) as app.state.gateway:
+        async with open_gateway(settings, gateway_id) as app.state.gateway:
             yield
 
     app = FastAPI(title="Baton", lifespan=lifespan, openapi_url=None)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(ApiKeyGuard, api_key=settings.api_key)
+    app.add_middleware(ApiKeyGuard, keyring=KeyRing(settings.api_key, settings.api_keys_file))
+    app.add_middleware(VisitLog)  # the last one added is the outermost
     translate_errors(app)
-    for router in (chat.router, events.router, models.router, adapters.router, health.router):
+    for router in (chat.router, events.router, models.router, adapters.router, health.router, metrics.router):
         app.include_router(router)
     return app

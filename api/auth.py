@@ -1,39 +1,44 @@
-"""Who may ask: one bearer key, checked before anything of the request is read."""
+"""Who may ask: a bearer key, checked before anything of the request is read."""
 
-import hmac
-
-from pydantic import SecretStr
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import error_response
+from api.keyring import ANYBODY, OPEN_PATHS, Caller, KeyRing
+from api.visit import visit_of
 from shared.errors import InvalidApiKey
 
 _SCHEME = "bearer "
 
 
 class ApiKeyGuard:
-    """Guards every path under /v1; without a key set, nothing is guarded."""
+    """Guards by the path that is routed, not by the URL that a client's headers make up; no key set, no guard."""
 
-    def __init__(self, app: ASGIApp, api_key: SecretStr | None) -> None:
+    def __init__(self, app: ASGIApp, keyring: KeyRing) -> None:
         self._app = app
-        self._api_key = None if api_key is None else api_key.get_secret_value().encode()
+        self._keyring = keyring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401."""
-        if scope["type"] == "http" and _is_guarded(scope["path"]) and not self._admits(Headers(scope=scope)):
+        """Pass the request on with its caller's name on it, or answer 401."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif (caller := self._caller(scope)) is not None:
+            scope["state"]["visit"].caller = caller
+            await self._app(scope, receive, send)
+        else:
             refusal = error_response(InvalidApiKey("Missing or wrong API key; send it as Authorization: Bearer <key>."))
             await refusal(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
 
-    def _admits(self, headers: Headers) -> bool:
-        if self._api_key is None:
-            return True
-        given = headers.get("authorization", "")
-        is_bearer = given[: len(_SCHEME)].lower() == _SCHEME
-        return is_bearer and hmac.compare_digest(given[len(_SCHEME) :].strip().encode("latin-1"), self._api_key)
+    def _caller(self, scope: Scope) -> Caller | None:
+        if self._keyring.is_open or scope["path"] in OPEN_PATHS:
+            return ANYBODY
+        given = Headers(scope=scope).get("authorization", "")
+        if given[: len(_SCHEME)].lower() != _SCHEME:
+            return None
+        return self._keyring.find(given[len(_SCHEME) :].strip().encode("latin-1"))
 
 
-def _is_guarded(path: str) -> bool:
-    return path == "/v1" or path.startswith("/v1/")
+def caller_of(request: Request) -> Caller:
+    """On whose behalf the request is made."""
+    return visit_of(request).caller

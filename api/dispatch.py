@@ -10,13 +10,15 @@ from functools import partial
 import msgspec
 from redis.exceptions import RedisError
 
+from api.admission import Admission
 from api.mailbox import Mailbox
+from api.metrics import Account, GatewayMetrics
 from api.order import Order
+from api.position import QueuePositions
 from api.queue import JobQueue
-from api.registry import WorkerRegistry
 from api.store import MediaStore
 from api.subscriber import EventSubscriber
-from shared.errors import DeadlineExceeded, QueueFull
+from shared.errors import DeadlineExceeded, TooMuch
 from shared.events import JobEvent, is_terminal
 from shared.job import ChatJob, JobId
 from shared.progress import Progress
@@ -28,10 +30,18 @@ class Dispatcher:
     """Runs jobs; every job it is left with before the end is cancelled."""
 
     def __init__(
-        self, queue: JobQueue, store: MediaStore, subscriber: EventSubscriber, registry: WorkerRegistry
+        self,
+        queue: JobQueue,
+        admission: Admission,
+        store: MediaStore,
+        subscriber: EventSubscriber,
+        positions: QueuePositions,
+        metrics: GatewayMetrics,
     ) -> None:
-        self._registry = registry
         self._queue = queue
+        self._admission = admission
+        self._positions = positions
+        self._metrics = metrics
         self._store = store
         self._subscriber = subscriber
         self._open: dict[JobId, ChatJob] = {}
@@ -42,7 +52,7 @@ class Dispatcher:
 
         A job that Redis forgets is queued again, to be continued from what was yielded.
         The first list is empty if nothing came within `first_wait_s`; None waits as long as it takes.
-        Raises DeadlineExceeded or StreamInterrupted.
+        Raises TooMuch, DeadlineExceeded or StreamInterrupted.
         """
         job = order.job
         self._open[job.id] = job
@@ -51,11 +61,16 @@ class Dispatcher:
             late = DeadlineExceeded(f"The answer was not finished within {job.deadline_s - job.created_s:g} s.")
             timer = asyncio.get_running_loop().call_later(remaining_s, mailbox.fail, late)
             try:
-                if (num_waiting := await self._queue.enqueue(job)) is not None:
-                    raise self._full(job, num_waiting)
-                yield self._noted(job, await _take_within(first_wait_s, mailbox))
-                while job.id in self._open:
-                    yield self._noted(job, await mailbox.take())
+                await self._admit(order)
+                with self._metrics.account(job) as account:
+                    events = await _take_within(first_wait_s, mailbox)
+                    if not events:
+                        with self._positions.watching(job):
+                            yield events
+                            events = await mailbox.take()
+                    yield self._noted(account, job, events)
+                    while job.id in self._open:
+                        yield self._noted(account, job, await mailbox.take())
             finally:
                 timer.cancel()
                 if self._open.pop(job.id, None):
@@ -72,19 +87,25 @@ class Dispatcher:
             await asyncio.gather(*self._cancels)
 
     async def _requeue(self, order: Order, progress: Progress) -> None:
+        self._metrics.requeues.inc()
         logger.warning("Redis forgot %s; queued again after event %d", order.job.id, progress.last_seq)
         await self._store.put_all(order.media, order.job.deadline_s)
-        await self._queue.enqueue(msgspec.structs.replace(order.job, progress=progress), is_accepted=True)
+        job = msgspec.structs.replace(order.job, progress=progress)
+        await self._queue.enqueue(job, order.caller, is_accepted=True)
 
-    def _full(self, job: ChatJob, num_waiting: int) -> QueueFull:
-        del self._open[job.id]  # there is nothing to cancel
-        return QueueFull(
-            f"{num_waiting} requests wait for the model {job.model!r}, as many as may; please try again later.",
-            retry_after_s=self._registry.wait_s(job.model, num_waiting),
-        )
+    async def _admit(self, order: Order) -> None:
+        began_s = time.time()
+        try:
+            await self._admission.admit(order)
+        except TooMuch:
+            del self._open[order.job.id]  # there is nothing to cancel
+            raise
+        finally:
+            order.span.record("enqueue", began_s, time.time(), {"gen_ai.request.model": order.job.asked_model})
 
-    def _noted(self, job: ChatJob, events: list[JobEvent]) -> list[JobEvent]:
+    def _noted(self, account: Account, job: ChatJob, events: list[JobEvent]) -> list[JobEvent]:
         """Close the job's account if these are its last events."""
+        account.note(events)
         if events and is_terminal(events[-1]):
             self._open.pop(job.id, None)
         return events

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from api.schema.response import ErrorBody, ErrorDetail
-from shared.errors import ErrorCode, InternalError, JobError, ModelUnavailable, QueueFull
+from shared.errors import ErrorCode, InternalError, JobError, ModelUnavailable, TooMuch
 
 _REQUEST = "invalid_request_error"
 _SERVER = "server_error"
@@ -35,6 +35,7 @@ PRESENTATIONS: Mapping[ErrorCode, Presentation] = {
     ErrorCode.COMPLETION_NOT_FOUND: Presentation(404, _REQUEST),
     ErrorCode.INVALID_API_KEY: Presentation(401, _REQUEST, {"WWW-Authenticate": "Bearer"}),
     ErrorCode.QUEUE_FULL: Presentation(429, "rate_limit_error"),
+    ErrorCode.RATE_LIMIT_EXCEEDED: Presentation(429, "rate_limit_error"),
     ErrorCode.PERMISSION_DENIED: Presentation(403, _REQUEST),
     ErrorCode.MODEL_UNAVAILABLE: Presentation(503, _SERVER, {"Retry-After": "2"}),
     ErrorCode.DEADLINE_EXCEEDED: Presentation(504, _SERVER),
@@ -53,7 +54,7 @@ def error_body(error: JobError) -> bytes:
 def error_response(error: JobError) -> Response:
     """The error as a response of its own."""
     shown = PRESENTATIONS[error.code]
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, QueueFull) else shown.headers
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, TooMuch) else shown.headers
     return _response(shown.status, error_body(error), headers)
 
 

@@ -1,18 +1,20 @@
 """The parts of one gateway process, and their life: whoever opens one closes it, here."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from uuid import uuid4
 
 from fastapi import Request
 from redis.asyncio import Redis
 
 from api.adapters import AdapterDesk
+from api.admission import Admission
 from api.dispatch import Dispatcher
 from api.fetch import MediaFetcher
 from api.intake import Intake
+from api.metrics import GatewayMetrics
 from api.network import CheckedNetwork, is_public
+from api.position import QueuePositions
 from api.queue import JobQueue
 from api.registry import WorkerRegistry
 from api.replay import AnswerLog
@@ -20,6 +22,7 @@ from api.settings import ApiSettings
 from api.store import MediaStore
 from api.subscriber import EventSubscriber
 from shared.connection import open_redis
+from shared.tracing import Tracing, open_tracing
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +36,37 @@ class Gateway:
     dispatcher: Dispatcher
     answers: AnswerLog
     adapters: AdapterDesk
+    positions: QueuePositions
+    metrics: GatewayMetrics
+    tracing: Tracing
 
 
 @asynccontextmanager
-async def open_gateway(settings: ApiSettings) -> AsyncIterator[Gateway]:
+async def open_gateway(settings: ApiSettings, gateway_id: str) -> AsyncIterator[Gateway]:
     """Build the parts and listen for events; Redis need not be there yet."""
-    gateway_id = uuid4().hex
-    async with open_redis(settings) as redis, MediaFetcher(settings, _media_network(settings)) as fetcher:
-        registry = WorkerRegistry(redis)
-        store = MediaStore(redis)
-        intake = Intake(settings, gateway_id, registry, fetcher, store)
-        subscriber = EventSubscriber(redis, gateway_id)
-        dispatcher = Dispatcher(JobQueue(redis, settings.max_queue_len), store, subscriber, registry)
-        async with subscriber.listening(), dispatcher.running():
-            answers, adapters = AnswerLog(redis, settings.request_timeout_s), AdapterDesk(redis, registry)
-            yield Gateway(settings, redis, registry, intake, dispatcher, answers, adapters)
+    metrics = GatewayMetrics()
+    async with AsyncExitStack() as stack:
+        tracing = stack.enter_context(open_tracing("baton-api", gateway_id))
+        redis = await stack.enter_async_context(open_redis(settings, on_retry=metrics.redis_reconnects.inc))
+        fetcher = await stack.enter_async_context(MediaFetcher(settings, _media_network(settings)))
+        registry, store, queue = WorkerRegistry(redis), MediaStore(redis), JobQueue(redis, settings.max_queue_len)
+        admission = Admission(queue, registry, metrics)
+        subscriber, positions = EventSubscriber(redis, gateway_id), QueuePositions(redis)
+        dispatcher = Dispatcher(queue, admission, store, subscriber, positions, metrics)
+        for part in (subscriber.listening(), positions.running(), dispatcher.running()):
+            await stack.enter_async_context(part)
+        yield Gateway(
+            settings=settings,
+            redis=redis,
+            registry=registry,
+            intake=Intake(settings, gateway_id, registry, admission, fetcher, store),
+            dispatcher=dispatcher,
+            answers=AnswerLog(redis, settings.request_timeout_s),
+            adapters=AdapterDesk(redis, registry),
+            positions=positions,
+            metrics=metrics,
+            tracing=tracing,
+        )
 
 
 def _media_network(settings: ApiSettings) -> CheckedNetwork:

@@ -1,7 +1,11 @@
 """From a request to a job: find the model, check, fetch and store media. It only puts the steps in order."""
 
+import asyncio
 import time
 
+import msgspec
+
+from api.admission import Admission
 from api.fetch import MediaFetcher
 from api.media import MediaSource, Turn, place_media, sources_of
 from api.order import Order
@@ -9,7 +13,9 @@ from api.registry import WorkerRegistry
 from api.schema.request import ChatCompletionRequest
 from api.settings import ApiSettings
 from api.store import MediaStore
-from api.validation import chat_job, check_media, processor_params, validate
+from api.validation import chat_job, check_media, check_model, priority, processor_params, timeout_s, validate
+from api.visit import Visit
+from shared.errors import DeadlineExceeded
 from shared.job import MediaPart, Message
 
 
@@ -17,29 +23,51 @@ class Intake:
     """The gateway's door: whatever it lets in is a complete ChatJob."""
 
     def __init__(
-        self, settings: ApiSettings, gateway: str, registry: WorkerRegistry, fetcher: MediaFetcher, store: MediaStore
+        self,
+        settings: ApiSettings,
+        gateway: str,
+        registry: WorkerRegistry,
+        admission: Admission,
+        fetcher: MediaFetcher,
+        store: MediaStore,
     ) -> None:
+        self._admission = admission
         self._settings = settings
         self._gateway = gateway
         self._registry = registry
         self._fetcher = fetcher
         self._store = store
 
-    async def accept(self, request: ChatCompletionRequest) -> Order:
+    async def accept(self, request: ChatCompletionRequest, visit: Visit) -> Order:
         """Agree on the job, or raise the JobError that says why not."""
-        created_s = time.time()
+        created_s, limit_s = time.time(), timeout_s(request, self._settings.request_timeout_s)
+        check_model(request.model, visit.caller)
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._accept(request, visit, created_s, limit_s)
+        except TimeoutError:
+            raise DeadlineExceeded(f"The answer was not finished within {limit_s:g} s.") from None
+
+    async def _accept(self, request: ChatCompletionRequest, visit: Visit, created_s: float, limit_s: float) -> Order:
+        caller = visit.caller
         worker = await self._registry.find(request.model)
         sampling = validate(request, worker, self._settings.max_n)
+        urgency = priority(request, caller)
         processor = processor_params(request, worker)
         turns = place_media(request)
         check_media(sources_of(turns), worker, self._settings.max_media)
+        if sources_of(turns):  # they may take long
+            await self._admission.check(worker.model, caller)
         contents = await self._fetcher.fetch(sources_of(turns))
-        timeout_s = self._settings.request_timeout_s
-        stored = await self._store.put_all(contents.values(), created_s + timeout_s)
-        sha256s = dict(zip(contents, stored, strict=True))
-        messages = tuple(_message(turn, sha256s) for turn in turns)
-        job = chat_job(request, worker, self._gateway, messages, sampling, processor, created_s, timeout_s)
-        return Order(job, tuple(contents.values()))
+        stored = await self._store.put_all(contents.values(), created_s + limit_s)
+        messages = _messages(turns, dict(zip(contents, stored, strict=True)))
+        job = chat_job(request, worker, self._gateway, messages, sampling, processor, created_s, limit_s)
+        job = msgspec.structs.replace(job, priority=urgency, key_name=caller.name, traceparent=visit.span.traceparent)
+        return Order(job, tuple(contents.values()), caller, visit.span)
+
+
+def _messages(turns: tuple[Turn, ...], sha256s: dict[str, str]) -> tuple[Message, ...]:
+    return tuple(_message(turn, sha256s) for turn in turns)
 
 
 def _message(turn: Turn, sha256s: dict[str, str]) -> Message:

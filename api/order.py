@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from api.keyring import ANYBODY, Caller
 from shared.job import ChatJob
+from shared.tracing import UNTRACED, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,3 +13,6 @@ class Order:
 
     job: ChatJob
     media: tuple[bytes, ...] = ()
+    caller: Caller = ANYBODY
+    span: Span = UNTRACED
+    """The HTTP request's, of which all that is done for the order is a part."""

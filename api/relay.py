@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -29,8 +29,11 @@ class ChatStream(EventSourceResponse):
         first: list[JobEvent],
         batches: AsyncGenerator[list[JobEvent]],
         keep_alive_s: float,
+        ahead: Callable[[], int | None] = lambda: None,
     ) -> None:
-        super().__init__(_frames(writer, first, batches), ping=keep_alive_s, sep="\n", ping_message_factory=_KeepAlive)
+        """Keep-alive comments tell how many jobs are `ahead`, as long as any number is known."""
+        frames = _frames(writer, first, batches)
+        super().__init__(frames, ping=keep_alive_s, sep="\n", ping_message_factory=lambda: _KeepAlive(ahead()))
         self._batches = batches
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,8 +45,8 @@ class ChatStream(EventSourceResponse):
 class _KeepAlive(ServerSentEvent):
     """A comment without an empty line behind it, which OpenAI's client takes for an event once it has heard an id."""
 
-    def __init__(self) -> None:
-        super().__init__(comment="ping", sep="\n")
+    def __init__(self, num_ahead: int | None) -> None:
+        super().__init__(comment="ping" if num_ahead is None else f"queued, {num_ahead} ahead", sep="\n")
 
     def encode(self) -> bytes:
         """Return the comment's line."""

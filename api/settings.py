@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from pydantic import DirectoryPath, Field, SecretStr
+from pydantic import DirectoryPath, Field, FilePath, SecretStr
 
 from shared.settings import Settings
 
@@ -15,10 +15,17 @@ class ApiSettings(Settings):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 is every interface.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port to listen on.")
     api_key: SecretStr | None = Field(None, description="Key that clients must send as a bearer token.")
+    api_keys_file: FilePath | None = Field(
+        None, description="YAML or JSON list of more keys, hashed, with their limits; `baton key` makes one."
+    )
     allow_unauthenticated_lora: bool = Field(
         False, description="Load and unload adapters where no API key is set (a trusted network only)."
     )
-    request_timeout_s: float = Field(600.0, gt=0, description="Longest time from acceptance to the last token.")
+    request_timeout_s: float = Field(
+        600.0,
+        gt=0,
+        description="Longest time from acceptance to the last token; a request's own timeout may be shorter.",
+    )
     max_queue_len: int = Field(1000, gt=0, description="Most requests that may wait for one model; more are refused.")
     first_event_wait_s: float = Field(
         20.0, gt=0, description="Wait this long for the first token before a stream answers 200 and keep-alives begin."

@@ -9,9 +9,10 @@ from uuid import uuid4
 
 import msgspec
 
+from api.keyring import Caller
 from api.media import MediaSource
 from api.schema.request import MAX_SEED, ChatCompletionRequest
-from shared.errors import InvalidRequest
+from shared.errors import InvalidRequest, PermissionDenied
 from shared.fleet import WorkerInfo
 from shared.job import AS_TRAINED, ChatJob, JobId, Message, ProcessorParams, SamplingParams
 
@@ -55,6 +56,38 @@ def processor_params(request: ChatCompletionRequest, worker: WorkerInfo) -> Proc
             param="mm_processor_kwargs.min_pixels",
         )
     return ProcessorParams(**asked.model_dump())
+
+
+def timeout_s(request: ChatCompletionRequest, max_s: float) -> float:
+    """Return how long the request may take: what it asks for, or what it may at most."""
+    if request.timeout is not None and request.timeout > max_s:
+        raise InvalidRequest(
+            f"timeout is {request.timeout:g} s, and this server lets a request take {max_s:g} s at most.",
+            param="timeout",
+        )
+    return request.timeout or max_s
+
+
+def priority(request: ChatCompletionRequest, caller: Caller) -> int:
+    """Return the request's priority; raise PermissionDenied if its key may not go first that much."""
+    asked = request.priority or 0
+    if caller.min_priority is not None and asked < caller.min_priority:
+        raise PermissionDenied(
+            f"priority is {asked}, and the API key {caller.name!r} may ask for {caller.min_priority} or more "
+            "(lower is earlier).",
+            param="priority",
+        )
+    return asked
+
+
+def check_model(model: str, caller: Caller) -> None:
+    """Raise PermissionDenied if the API key is not meant for this model or adapter."""
+    if caller.models is not None and model not in caller.models:
+        raise PermissionDenied(
+            f"The API key {caller.name!r} may not ask the model {model[:200]!r}; it may ask: "
+            f"{', '.join(caller.models) or 'none'}.",
+            param="model",
+        )
 
 
 def chat_job(

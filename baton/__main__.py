@@ -22,6 +22,8 @@ COMMANDS = {
     "deploy": Command("baton.deploy", "all", "serve a model on this machine: Redis, a gateway and workers at once"),
     "chat": Command("baton.chat", "all", "talk to a running server"),
     "models": Command("baton.models", "all", "list the model types, or say what a directory holds"),
+    "key": Command("baton.key", "api", "make an API key for --api_keys_file"),
+    "doctor": Command("baton.doctor.__main__", "all", "find out what is wrong with Redis, the machine or the workers"),
     "worker": Command("worker.__main__", "worker", "run one worker"),
     "api": Command("api.__main__", "api", "run one gateway"),
 }

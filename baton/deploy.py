@@ -74,7 +74,7 @@ async def _serve_on(settings: DeploySettings, screen: Screen) -> None:
         deployment = Deployment(settings, redis, screen)
         stack.push_async_callback(deployment.stop)
         _greet(settings, deployment.url, await deployment.start())
-        if not _is_loopback(settings.host) and settings.api_key is None:
+        if not _is_loopback(settings.host) and not needs_key(settings):
             screen.say(f"warning: anyone who reaches {settings.host} can use this; --api_key asks for a key")
         await deployment.serve()
 
@@ -92,11 +92,16 @@ def _greet(settings: DeploySettings, url: str, workers: list[WorkerInfo]) -> Non
         ", ".join(sorted({w.device for w in workers})),
     )
     lines = ["", f"{served} is ready at {url}/v1 (workers: {len(workers)}, device: {devices}). Ask it:", ""]
-    if settings.api_key is not None:
+    if needs_key(settings):
         lines += ["export BATON_API_KEY=…  # the key that you chose"]
-    lines += [curl_command(url, workers[0], needs_key=settings.api_key is not None), "", "Ctrl-C ends it.", ""]
+    lines += [curl_command(url, workers[0], needs_key=needs_key(settings)), "", "Ctrl-C ends it.", ""]
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
+
+
+def needs_key(settings: DeploySettings) -> bool:
+    """Whether clients have to send a key."""
+    return settings.api_key is not None or settings.api_keys_file is not None
 
 
 def _is_loopback(host: str) -> bool:

@@ -39,7 +39,7 @@ class Deployment:
         self._is_serving = False
         self._gateway = Child("gateway", "api", environment(settings, ApiSettings), self._show)
         self._workers = [
-            Child(f"worker {number}", "worker", environment(settings, WorkerSettings) | pin, self._show)
+            Child(f"worker {number}", "worker", _worker_environment(settings, number) | pin, self._show)
             for number, pin in enumerate(pins(settings.workers))
         ]
         self.url = base_url(settings.host, settings.port)
@@ -89,6 +89,13 @@ class Deployment:
     def _show(self, name: str, line: str) -> None:
         if self._is_serving:
             self._screen.say(f"{name} | {line}")
+
+
+def _worker_environment(settings: DeploySettings, number: int) -> dict[str, str]:
+    """Return a worker's settings; each has a port of its own for Prometheus, one after the other."""
+    if settings.metrics_port:
+        settings = settings.model_copy(update={"metrics_port": settings.metrics_port + number})
+    return environment(settings, WorkerSettings)
 
 
 async def _die_early(child: Child) -> NoReturn:

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from shared.settings import Settings
 
@@ -15,14 +17,31 @@ logger = logging.getLogger(__name__)
 RETRY_PAUSE_S = 1.0
 
 
-def open_redis(settings: Settings, num_retries: int = 5) -> Redis:
+class _ToldRetry(Retry):
+    """redis-py's own, that tells of each failed attempt."""
+
+    def __init__(self, num_retries: int, tell: Callable[[], None]) -> None:
+        super().__init__(ExponentialBackoff(cap=1.0, base=0.05), retries=num_retries)
+        self._tell = tell
+
+    async def call_with_retry(self, do: Callable[[], Awaitable[Any]], fail: Callable[[RedisError], Any]) -> Any:
+        """Try until it works, or too often did not."""
+
+        async def told(error: RedisError) -> Any:
+            self._tell()
+            return await fail(error)
+
+        return await super().call_with_retry(do, told)
+
+
+def open_redis(settings: Settings, num_retries: int = 5, on_retry: Callable[[], None] = lambda: None) -> Redis:
     """Return a client that tries a command again after a lost connection; whoever opens it closes it.
 
-    The pauses grow to a second each: five retries give up after about two seconds.
+    The pauses grow to a second each: five retries give up after about two seconds. `on_retry` hears of each one.
     """
     client: Redis = Redis.from_url(
         settings.redis_url.get_secret_value(),
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=num_retries),
+        retry=_ToldRetry(num_retries, lambda: on_retry()),  # a function: each connection copies all else
         retry_on_error=[ConnectionError, TimeoutError],
         health_check_interval=30,
     )

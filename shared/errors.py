@@ -7,7 +7,9 @@ JobError
 │   ├── ModelNotFound           nobody ever served a model of that name
 │   └── CompletionNotFound      nobody ever asked for that answer, or too long ago
 ├── InvalidApiKey               missing or wrong key
-├── QueueFull                   too many requests wait already; it says when to come back
+├── TooMuch                     a limit is reached; it says which, and when to come back
+│   ├── QueueFull               as many requests wait as may
+│   └── RateLimited             the API key's own share is used up
 ├── PermissionDenied            the server is not set up to let clients ask for that
 ├── ModelUnavailable            the name is known, but no live worker serves it
 ├── DeadlineExceeded            the answer took longer than the request may take
@@ -29,6 +31,7 @@ class ErrorCode(StrEnum):
     COMPLETION_NOT_FOUND = "completion_not_found"
     INVALID_API_KEY = "invalid_api_key"
     QUEUE_FULL = "queue_full"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
     PERMISSION_DENIED = "permission_denied"
     MODEL_UNAVAILABLE = "model_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
@@ -84,14 +87,24 @@ class InvalidApiKey(JobError):
     code = ErrorCode.INVALID_API_KEY
 
 
-class QueueFull(JobError):
-    """As many requests wait for the model as may."""
-
-    code = ErrorCode.QUEUE_FULL
+class TooMuch(JobError):
+    """A limit is reached; the same request may be accepted later."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int = 1) -> None:
         super().__init__(message, param=param)
         self.retry_after_s = retry_after_s
+
+
+class QueueFull(TooMuch):
+    """As many requests wait, for the model or of the API key, as may."""
+
+    code = ErrorCode.QUEUE_FULL
+
+
+class RateLimited(TooMuch):
+    """The API key has as many requests at once, or sent as many lately, as it may."""
+
+    code = ErrorCode.RATE_LIMIT_EXCEEDED
 
 
 class PermissionDenied(JobError):
@@ -143,6 +156,7 @@ _CLASSES: dict[ErrorCode, type[JobError]] = {
         CompletionNotFound,
         InvalidApiKey,
         QueueFull,
+        RateLimited,
         PermissionDenied,
         ModelUnavailable,
         DeadlineExceeded,

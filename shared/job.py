@@ -132,6 +132,12 @@ class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time after which nobody waits for the answer any more."""
     adapter: str | None = None
     """The adapter that answers, beside the base model; None is the base itself."""
+    priority: int = 0
+    """Lower is served earlier; among equals, first come, first served."""
+    key_name: str = ""
+    """Whose request it is: the name of the API key, never the key; empty where none is set."""
+    traceparent: str | None = None
+    """The W3C trace context of the request; None if nobody traces it."""
 
     @property
     def asked_model(self) -> str:

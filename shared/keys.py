@@ -56,6 +56,21 @@ def worker(worker_id: str) -> str:
     return f"worker:{worker_id}"
 
 
+def open_jobs(key_name: str) -> str:
+    """Set: jobs of one API key that have not ended, and some that have and were not looked at since."""
+    return f"open:{key_name}"
+
+
+def waiting_jobs(key_name: str) -> str:
+    """Set: jobs of one API key that wait for a worker, and some that were claimed and were not looked at since."""
+    return f"waiting:{key_name}"
+
+
+def rate(key_name: str) -> str:
+    """When one API key's requests so far would be used up at its rate, in ms of Redis time."""
+    return f"rate:{key_name}"
+
+
 ADAPTERS_KNOWN = ""
 """A field beside the adapters of that hash, which no adapter is named: without it, Redis has lost them."""
 

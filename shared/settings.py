@@ -18,6 +18,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from shared.logs import LogFormat
+
 CONFIG_VARIABLE = "BATON_CONFIG"
 """Names the optional YAML file; `--config` does the same."""
 
@@ -52,6 +54,7 @@ class Settings(BaseSettings):
         SecretStr("redis://127.0.0.1:6379/0"), description="Redis that carries jobs and events (redis:// or rediss://)."
     )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least severe level to log.")
+    log_format: LogFormat = Field("text", description="Log lines as text for people, or as json for machines.")
 
     aliases: ClassVar[dict[str, str]] = {}
     """Other spellings of an option, as people know them from elsewhere: spelling → field."""

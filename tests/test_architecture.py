@@ -35,7 +35,7 @@ ONLY_IN = {
 }
 """Package → the modules that know it."""
 
-EXTRAS = {"shared": (), "api": ("api",), "worker": ("worker", "cuda"), "baton": ("api", "worker", "local")}
+EXTRAS = {"shared": ("otel",), "api": ("api",), "worker": ("worker", "cuda"), "baton": ("api", "worker", "local")}
 """Package → what may be installed with it; the rest of what it imports must not be there by luck."""
 EXPOSED = {
     "starlette": "fastapi",

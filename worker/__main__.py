@@ -5,7 +5,8 @@ import sys
 
 from shared.logs import configure_logging
 from worker.gpu import GpusTaken
-from worker.main import run_worker
+from worker.main import new_worker_id, run_worker
+from worker.metrics import PortTaken
 from worker.models.family import LoadError
 from worker.settings import WorkerSettings
 
@@ -13,10 +14,11 @@ from worker.settings import WorkerSettings
 def main() -> None:
     """Read the settings and serve until a signal; status 1 if the model can't be loaded."""
     settings = WorkerSettings.read()
-    configure_logging(settings.log_level)
+    worker_id = new_worker_id()
+    configure_logging(settings.log_level, settings.log_format, worker_id)
     try:
-        asyncio.run(run_worker(settings))
-    except (LoadError, MemoryError, GpusTaken) as error:  # the operator's to mend
+        asyncio.run(run_worker(settings, worker_id))
+    except (LoadError, MemoryError, GpusTaken, PortTaken) as error:  # the operator's to mend
         sys.exit(f"worker: {error}")
 
 

@@ -16,6 +16,8 @@ from shared.catalogue import MODEL_TYPES, Family
 from shared.connection import open_redis, wait_for_redis
 from shared.fleet import WorkerInfo, WorkerState
 from shared.job import ChatJob
+from shared.logs import current_job
+from shared.tracing import Tracing, open_tracing
 from worker.adapters import Adapters
 from worker.cancellation import listen_for_cancels
 from worker.checkpoint import own_adapters
@@ -25,10 +27,12 @@ from worker.gpu import hold_gpu
 from worker.heartbeat import Heartbeat
 from worker.lease import Claim, Leases
 from worker.loading import load_in_thread
+from worker.metrics import WorkerMetrics
 from worker.models.family import Model
 from worker.models.registry import find_model_type, served_name
 from worker.publisher import Publisher
 from worker.queue import QueueWorker
+from worker.record import JobRecord
 from worker.settings import WorkerSettings
 from worker.task import ChatTask, Tasks
 
@@ -41,12 +45,23 @@ NUM_RETRIES = 60
 class Worker:
     """One worker: a model, its engine, and the hands that carry jobs to it and tokens away from it."""
 
-    def __init__(self, settings: WorkerSettings, redis: Redis, heartbeat: Heartbeat, model: Model) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        redis: Redis,
+        heartbeat: Heartbeat,
+        model: Model,
+        metrics: WorkerMetrics,
+        tracing: Tracing,
+    ) -> None:
         self._settings = settings
         self._redis = redis
         self._heartbeat = heartbeat
         self._model = model
+        self._metrics = metrics
+        self._tracing = tracing
         self._tasks = Tasks()
+        metrics.watch("num_requests_running", "Jobs that this worker holds.", lambda: len(self._tasks))
         info, loop = heartbeat.info, asyncio.get_running_loop()
         max_num_seqs = min(settings.max_num_seqs, model.facts.max_num_seqs or settings.max_num_seqs)
         heartbeat.update(slots=max_num_seqs)
@@ -101,7 +116,9 @@ class Worker:
             adapters=self._adapters,
             engine=self._engine,
             publisher=self._publisher,
+            record=JobRecord(job, claim, self._metrics, self._tracing),
         )
+        current_job.set(job.id)
         self._tasks.add(task)
         self._heartbeat.update(running=len(self._tasks))
         try:
@@ -112,14 +129,21 @@ class Worker:
             self._heartbeat.update(running=len(self._tasks))
 
 
-async def run_worker(settings: WorkerSettings) -> None:
+def new_worker_id() -> str:
+    """Return a name for this process that no other worker ever had."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+async def run_worker(settings: WorkerSettings, worker_id: str) -> None:
     """Load the model and serve it until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    info = _introduce(settings)
+    info = _introduce(settings, worker_id)
+    metrics = WorkerMetrics(info.model)
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(open_redis(settings, NUM_RETRIES))
+        stack.enter_context(metrics.served(settings.metrics_host, settings.metrics_port))
+        redis = await stack.enter_async_context(open_redis(settings, NUM_RETRIES, metrics.redis_reconnects.inc))
         await wait_for_redis(redis)
         if MODEL_TYPES[info.model_type].family is not Family.FAKE:
             await stack.enter_async_context(hold_gpu(redis, info.id))
@@ -129,7 +153,9 @@ async def run_worker(settings: WorkerSettings) -> None:
         stack.push_async_callback(_end, beating, heartbeat)
         model = await _load(settings, heartbeat, stop)
         if model is not None:
-            await Worker(settings, redis, heartbeat, model).serve(stop)
+            tracing = stack.enter_context(open_tracing("baton-worker", worker_id))
+            worker = Worker(settings, redis, heartbeat, model, metrics, tracing)
+            await worker.serve(stop)
 
 
 async def _load(settings: WorkerSettings, heartbeat: Heartbeat, stop: asyncio.Event) -> Model | None:
@@ -156,12 +182,11 @@ async def _load(settings: WorkerSettings, heartbeat: Heartbeat, stop: asyncio.Ev
     return model
 
 
-def _introduce(settings: WorkerSettings) -> WorkerInfo:
+def _introduce(settings: WorkerSettings, worker_id: str) -> WorkerInfo:
     model_type = find_model_type(settings)
-    host = socket.gethostname()
     return WorkerInfo(
-        id=f"{host}-{os.getpid()}-{secrets.token_hex(2)}",
-        host=host,
+        id=worker_id,
+        host=socket.gethostname(),
         pid=os.getpid(),
         version=version("baton"),
         device="",

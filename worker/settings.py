@@ -27,6 +27,10 @@ class WorkerSettings(Settings):
     max_model_len: int | None = Field(None, gt=0, description="Most tokens of prompt and answer; the model's if unset.")
     max_num_seqs: int = Field(16, gt=0, description="Sequences decoded together in one step.")
     lease_s: float = Field(3.0, gt=0, description="A worker silent for this long loses its jobs to another one.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="TCP port for Prometheus; workers of one machine need one each."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of that port; 0.0.0.0 is every interface.")
     drain_timeout_s: float = Field(30.0, ge=0, description="After SIGTERM, running answers may take this long to end.")
     fake_ttft_ms: float = Field(0.0, ge=0, description="The fake model's time to its first token.")
     fake_itl_ms: float = Field(0.0, ge=0, description="The fake model's time between tokens.")

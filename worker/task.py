@@ -28,6 +28,7 @@ from worker.lease import Claim
 from worker.models.family import Model
 from worker.outbox import Outbox
 from worker.publisher import Publisher
+from worker.record import JobRecord
 from worker.replay import Replay, read_replay
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class ChatTask:
         adapters: Adapters,
         engine: EngineThread,
         publisher: Publisher,
+        record: JobRecord,
     ) -> None:
         self.job = job
         self._claim = claim
@@ -58,6 +60,8 @@ class ChatTask:
         self._adapter: Adapter | None = None
         self._engine = engine
         self._publisher = publisher
+        self._record = record
+        self._outcome = "handed_over"
         self._outbox = Outbox(job, claim)
         self._choices: Choices | None = None
         self._has_started = False
@@ -73,6 +77,7 @@ class ChatTask:
         except asyncio.CancelledError:  # a drain: the next worker continues from what is published
             self._outbox.close()
             await self._publisher.flush(self._outbox)
+            self._record.close(self._outcome)
             raise
         except TimeoutError:
             self._fail(DeadlineExceeded("the answer was not finished within the time a request may take"))
@@ -85,6 +90,7 @@ class ChatTask:
             self._leave_engine()
             self._adapters.release(self._adapter)
         await self._publisher.flush(self._outbox)
+        self._record.close(self._outcome)
         logger.info("%s ended after %.2f s, attempt %d", self.job.id, time.monotonic() - began_s, self._claim.attempt)
 
     def deliver(self, output: StepOutput) -> None:
@@ -103,6 +109,7 @@ class ChatTask:
         else:
             logprobs, held = choices.logprobs(output.scored), choices.logprobs(output.held)
             self._outbox.extend(index, output.text, output.token_ids, logprobs, held)
+            self._record.generate(len(output.token_ids))
         if output.finish_reason is not None:
             self._finish_choice(choices, index, output.finish_reason)
         self._publisher.notify(self._outbox)
@@ -114,6 +121,11 @@ class ChatTask:
 
     def fence(self) -> None:
         """Somebody else holds the job: stop, and say nothing more."""
+        self._record.fence()
+        self._drop()
+
+    def _drop(self) -> None:
+        self._outcome = "fenced"
         self._outbox.close()
         self._leave_engine()
         self._ended.set()
@@ -122,11 +134,12 @@ class ChatTask:
         replay = await read_replay(self._redis, self.job)  # first of all: an error is numbered after what was said
         self._outbox.last_seq, self._has_started = replay.progress.last_seq, replay.has_started
         if replay.has_ended:
-            return self.fence()
+            return self._drop()
         if self._claim.num_lost >= MAX_LOST_WORKERS:
             raise WorkerLost(f"{self._claim.num_lost} workers died while they held this request; it is not tried again")
         choices = await self._prepare(replay)
         if self._is_cancelled:
+            self._outcome = FinishReason.CANCELLED
             return self._outbox.finish(FinishReason.CANCELLED, _usage(choices))
         self._choices = choices
         for sequence in choices.running:
@@ -140,8 +153,10 @@ class ChatTask:
         messages = _as_tuned(self.job.messages, None if adapter is None else adapter.system)
         prompt = await asyncio.to_thread(self._model.prepare, messages, media, self.job.processor)
         self._check_bias()
+        max_tokens = self._max_tokens(prompt)
+        self._record.prepare(len(prompt.token_ids))
         slot = BASE if adapter is None else adapter.slot
-        return Choices(self.job, prompt, self._max_tokens(prompt), slot, replay.progress)
+        return Choices(self.job, prompt, max_tokens, slot, replay.progress)
 
     async def _load_media(self) -> dict[MediaPart, bytes]:
         parts = [part for message in self.job.messages for part in message.parts if isinstance(part, MediaPart)]
@@ -185,11 +200,13 @@ class ChatTask:
         if choices.running and reason is not FinishReason.CANCELLED:
             self._outbox.finish_choice(index, reason)
         else:
+            self._outcome = reason
             self._outbox.finish(reason, _usage(choices), index)
             self._ended.set()
 
     def _fail(self, error: JobError) -> None:
         logger.info("%s failed: %s", self.job.id, error.code)
+        self._outcome = error.code
         self._outbox.fail(error)
 
     def _leave_engine(self) -> None:

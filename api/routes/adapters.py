@@ -4,7 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
+from api.auth import caller_of
 from api.gateway import Gateway, gateway_of
+from api.keyring import Caller
 from api.routes.models import adapter_card
 from api.schema.adapter import LoadLoraAdapter, UnloadLoraAdapter
 from api.schema.request import check_fields, read_fields
@@ -14,9 +16,13 @@ from shared.errors import PermissionDenied
 router = APIRouter()
 
 
-def trusted_gateway(gateway: Annotated[Gateway, Depends(gateway_of)]) -> Gateway:
-    """The gateway, if it may let clients change what is served."""
-    if gateway.settings.api_key is None and not gateway.settings.allow_unauthenticated_lora:
+def trusted_gateway(
+    gateway: Annotated[Gateway, Depends(gateway_of)], caller: Annotated[Caller, Depends(caller_of)]
+) -> Gateway:
+    """The gateway, if the caller may change what it serves."""
+    if caller.name and not caller.manages_adapters:
+        raise PermissionDenied(f"The API key {caller.name!r} may not load and unload adapters (manages_adapters).")
+    if not caller.name and not gateway.settings.allow_unauthenticated_lora:
         raise PermissionDenied(
             "Adapters are loaded and unloaded by clients with an API key only: start the gateway with --api_key, "
             "or with --allow_unauthenticated_lora true where everybody who reaches it is trusted."

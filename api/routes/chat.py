@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,6 +12,7 @@ from api.gateway import Gateway, gateway_of
 from api.order import Order
 from api.relay import ChatStream, while_connected
 from api.schema.request import ChatCompletionRequest, parse
+from api.visit import enter_job, visit_of
 from shared.events import Failed
 
 router = APIRouter()
@@ -24,7 +26,9 @@ async def create_chat_completion(request: Request, gateway: Annotated[Gateway, D
     """Answer a conversation, whole or as a stream."""
     body = await request.body()
     asked = parse(body) if len(body) <= MAX_INLINE_PARSE else await asyncio.to_thread(parse, body)
-    order = await while_connected(request, gateway.intake.accept(asked))
+    visit = visit_of(request)
+    order = await while_connected(request, gateway.intake.accept(asked, visit))
+    enter_job(visit, order.job.id)
     answer = _streamed(gateway, order, asked) if asked.stream else _whole(gateway, order)
     return await while_connected(request, answer)
 
@@ -44,4 +48,5 @@ async def _streamed(gateway: Gateway, order: Order, asked: ChatCompletionRequest
         raise failure(first[0])
     includes_usage = asked.stream_options is not None and asked.stream_options.include_usage
     writer = ChunkWriter(Heading.of(order.job), (0,) * order.job.n, includes_usage=includes_usage)
-    return ChatStream(writer, first, batches, gateway.settings.keep_alive_s)
+    ahead = partial(gateway.positions.ahead, order.job.id)
+    return ChatStream(writer, first, batches, gateway.settings.keep_alive_s, ahead)

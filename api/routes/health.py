@@ -1,5 +1,6 @@
 """GET /health/live and /health/ready: open to everyone, for whoever starts and watches the process."""
 
+from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
@@ -16,7 +17,7 @@ router = APIRouter(prefix="/health")
 @router.get("/live")
 async def live() -> dict[str, str]:
     """Say that the process runs."""
-    return {"status": "live"}
+    return {"status": "live", "version": version("baton")}
 
 
 @router.get("/ready")

@@ -4,7 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
+from api.auth import caller_of
 from api.gateway import Gateway, gateway_of
+from api.keyring import Caller
 from api.schema.response import ModelCard, ModelList
 from shared.fleet import WorkerInfo
 
@@ -12,16 +14,18 @@ router = APIRouter()
 
 
 @router.get("/v1/models")
-async def list_models(gateway: Annotated[Gateway, Depends(gateway_of)]) -> ModelList:
-    """List the models that can be asked now by name, each followed by its adapters by name."""
+async def list_models(
+    gateway: Annotated[Gateway, Depends(gateway_of)], caller: Annotated[Caller, Depends(caller_of)]
+) -> ModelList:
+    """List the models that the caller can ask now, by name, each followed by its adapters by name."""
     workers = sorted((await gateway.registry.fleet()).ready(), key=lambda worker: (worker.model, -worker.started_s))
     oldest = {worker.model: worker for worker in workers}
     cards = {name: _card(worker) for name, worker in oldest.items()}
     for worker in sorted(workers, key=lambda worker: worker.started_s):
         for name in worker.adapters:
             cards.setdefault(name, adapter_card(name, worker))
-    order = sorted(cards.values(), key=lambda card: (card.parent or card.id, card.parent is not None, card.id))
-    return ModelList(data=order)
+    allowed = [card for card in cards.values() if caller.models is None or card.id in caller.models]
+    return ModelList(data=sorted(allowed, key=lambda card: (card.parent or card.id, card.parent is not None, card.id)))
 
 
 def adapter_card(name: str, worker: WorkerInfo) -> ModelCard:

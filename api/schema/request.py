@@ -12,6 +12,7 @@ MAX_INT = 2**31 - 1
 MAX_SEED = 2**63 - 1
 MAX_FRAMES = 64
 MAX_FPS = 240
+MAX_PRIORITY = 1000
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 256
 MAX_BIASES = 1024
@@ -154,6 +155,10 @@ class ChatCompletionRequest(Schema):
     videos: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
     audios: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
     mm_processor_kwargs: MmProcessorKwargs | None = None
+    timeout: float | None = Field(None, gt=0)
+    """Seconds from acceptance to the last token."""
+    priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
+    """Lower is served earlier, as in vLLM; 0 if absent."""
     user: str | None = None
     """Names the caller's own customer; OpenAI gives this field and the next two no effect on the answer."""
     safety_identifier: str | None = None

@@ -324,9 +324,9 @@ def delta(worker, job, text: str) -> TextDelta:
     return TextDelta(**worker.named(job), text=text, token_ids=(1,))
 
 
-def open_stream(gateway, stream: bool = True) -> socket.socket:
+def open_stream(gateway, stream: bool = True, **fields: object) -> socket.socket:
     """Ask over a bare socket, so that it can be closed like a client that dies."""
-    body = json.dumps({"model": MODEL, "messages": HELLO, "stream": stream}).encode()
+    body = json.dumps({"model": MODEL, "messages": HELLO, "stream": stream} | fields).encode()
     connection = socket.create_connection(("127.0.0.1", gateway.port))
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)

@@ -14,7 +14,7 @@ def test_help_names_every_command() -> None:
     shown = baton("--help")
 
     assert shown.returncode == 0
-    commands = ("deploy", "chat", "models", "worker", "api")
+    commands = ("deploy", "chat", "models", "key", "doctor", "worker", "api")
     assert all(f"\n  {command} " in shown.stdout for command in commands)
 
 
@@ -24,7 +24,10 @@ def test_version_is_the_distributions() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("depoly",), "'depoly' (choose from 'deploy', 'chat', 'models', 'worker', 'api')"), ((), "say what to")],
+    [
+        (("depoly",), "'depoly' (choose from 'deploy', 'chat', 'models', 'key', 'doctor', 'worker', 'api')"),
+        ((), "say what to"),
+    ],
 )
 def test_wrong_command_is_told(arguments: tuple[str, ...], message: str) -> None:
     shown = baton(*arguments)
