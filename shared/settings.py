@@ -45,16 +45,10 @@ Named: TypeAlias = Annotated[dict[str, str], NoDecode, BeforeValidator(_named)]
 """Values by name: `name=value …` on the command line, repeated or not, and in a variable; a mapping in YAML."""
 
 
-class Settings(BaseSettings):
-    """What every process needs; each process's own class adds to it."""
+class Options(BaseSettings):
+    """How a command is told what to do: each field is an option, a variable and a key of the YAML file."""
 
     model_config = SettingsConfigDict(env_prefix="BATON_", frozen=True, extra="forbid")
-
-    redis_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="Redis that carries jobs and events (redis:// or rediss://)."
-    )
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least severe level to log.")
-    log_format: LogFormat = Field("text", description="Log lines as text for people, or as json for machines.")
 
     aliases: ClassVar[dict[str, str]] = {}
     """Other spellings of an option, as people know them from elsewhere: spelling → field."""
@@ -75,11 +69,12 @@ class Settings(BaseSettings):
     @classmethod
     def parser(cls) -> argparse.ArgumentParser:
         """The command line made of the fields: one option each, dashes and underscores the same."""
+        variable = f"BATON_{next(iter(cls.model_fields)).upper()}"
         parser = argparse.ArgumentParser(
             description=cls.__doc__,
             argument_default=argparse.SUPPRESS,
             allow_abbrev=False,
-            epilog="Each option is also a variable, as BATON_REDIS_URL, and a key of the YAML file.",
+            epilog=f"Each option is also a variable, as {variable}, and a key of the YAML file.",
         )
         parser.add_argument("--config", metavar="FILE", help="YAML file with any of these options.")
         for name, field in cls.model_fields.items():
@@ -99,6 +94,16 @@ class Settings(BaseSettings):
         """Put the YAML file under the environment; one file may serve several processes."""
         path = _config_file.get() or os.environ.get(CONFIG_VARIABLE)
         return init_settings, env_settings, *([_YamlSource(settings_cls, path)] if path else [])
+
+
+class Settings(Options):
+    """What every process of a deployment needs; each process's own class adds to it."""
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Redis that carries jobs and events (redis:// or rediss://)."
+    )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least severe level to log.")
+    log_format: LogFormat = Field("text", description="Log lines as text for people, or as json for machines.")
 
 
 class _YamlSource(YamlConfigSettingsSource):

@@ -35,7 +35,12 @@ ONLY_IN = {
 }
 """Package → the modules that know it."""
 
-EXTRAS = {"shared": ("otel",), "api": ("api",), "worker": ("worker", "cuda"), "baton": ("api", "worker", "local")}
+EXTRAS = {
+    "shared": ("otel",),
+    "api": ("api",),
+    "worker": ("worker", "cuda"),
+    "baton": ("api", "bench", "worker", "local"),
+}
 """Package → what may be installed with it; the rest of what it imports must not be there by luck."""
 EXPOSED = {
     "starlette": "fastapi",
@@ -138,7 +143,16 @@ def libraries(package: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["api.app", "baton.__main__", "baton.chat", "baton.deploy", "worker.settings", "worker.main"]
+    "module",
+    [
+        "api.app",
+        "baton.__main__",
+        "baton.bench.command",
+        "baton.chat",
+        "baton.deploy",
+        "worker.settings",
+        "worker.main",
+    ],
 )
 def test_import_brings_no_heavy_library(module: str) -> None:
     heavy = "{'torch', 'transformers', 'peft', 'PIL', 'numpy', 'decord'}"

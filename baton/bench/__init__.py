@@ -1,0 +1,1 @@
+"""A load generator for any OpenAI endpoint: what to ask, when, over which connections, and what came of it."""
