@@ -123,10 +123,10 @@ def _words(settings: BenchSettings, conversations: Sequence[Conversation]) -> st
     counts = {"image": settings.images, "recording": settings.audios, "clip": settings.videos}
     media = "".join(f", {number} {name}{'s' * (number > 1)}" for name, number in counts.items() if number)
     turns = f" of {settings.num_turns} turns" if settings.num_turns > 1 else ""
-    prefix = f" after one of {settings.num_prefixes} prefixes of {settings.prefix_words}"
+    number = "a prefix" if settings.num_prefixes == 1 else f"one of {settings.num_prefixes} prefixes"
+    prefix = f" after {number} of {settings.prefix_words}" if settings.prefix_words else ""
     return (
-        f"{kind}; {len(conversations)} different conversations{turns}; {settings.prompt_words} words"
-        f"{prefix if settings.prefix_words else ''}{media}, "
+        f"{kind}; {len(conversations)} different conversations{turns}; {settings.prompt_words} words{prefix}{media}, "
         f"at most {settings.answer_tokens} tokens back"
     )
 

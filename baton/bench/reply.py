@@ -65,7 +65,8 @@ class Reply:
 
     def begin(self, status: int, content_type: str) -> None:
         """Take the status line and the headers."""
-        self._status, self._is_stream = status, content_type.startswith("text/event-stream")
+        self._status = status
+        self._is_stream = status < 400 and content_type.startswith("text/event-stream")
 
     def feed(self, received: bytes, now_s: float) -> None:
         """Take a piece of the body."""

@@ -94,6 +94,8 @@ class BenchSettings(Options):
             raise ValueError("--model_mix needs a weight above 0")
         if not self.stream and self.goodput.keys() & {"ttft", "itl"}:
             raise ValueError("--goodput on ttft or itl needs streamed answers")
+        if self.json_file is not None and not self.json_file.parent.is_dir():
+            raise ValueError(f"--json: there is no directory {self.json_file.parent}")
         return self
 
     @property
