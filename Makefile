@@ -5,7 +5,9 @@ INSTALLED := .venv/installed
 TORCH := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench compose-test lock clean
+.PHONY: help demo test check bench bench-peers compose-test lock clean
+
+BENCHMARKS := queue gateway engine price growth
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,8 +24,11 @@ check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## measure latency and throughput with the fake model
-	@for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+bench: $(INSTALLED)  ## measure what docs/measurements.md shows, on a quiet machine
+	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+bench-peers: $(INSTALLED)  ## measure Baton beside transformers serve and ms-swift, which it installs once
+	@$(BIN)/python -m benchmarks.peers
 
 compose-test:  ## build the images and try compose.yaml for real, where Docker is
 	$(PYTHON) deploy/compose_test.py

@@ -144,9 +144,8 @@ def rows() -> Iterator[tuple[object, ...]]:
 def main() -> None:
     """Print the table."""
     heading("python -m benchmarks.peers")
-    print(
-        f"{CONCURRENCY} clients, {NUM_REQUESTS} streamed image requests of {ANSWER_TOKENS} tokens, one thread each; goals: {GOALS}\n"
-    )
+    load = f"{CONCURRENCY} clients, {NUM_REQUESTS} streamed image requests of {ANSWER_TOKENS} tokens, one thread each"
+    print(f"{load}; goals: {GOALS}\n")
     table(["parameters", "server", "tokens/s", "TTFT p50", "client, of a core"], rows())
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 MAX_TOKENS = 100_000
 WORDS = "the quick brown fox jumps over the lazy dog"
-FILL_TIMEOUT_S = 60.0
+FILL_TIMEOUT_S = 120.0
 
 
 def _request() -> bytes:
@@ -83,7 +83,7 @@ class Streams:
 
 @asynccontextmanager
 async def open_streams(urls: Sequence[str], number: int, num_timed: int = 0) -> AsyncIterator[Streams]:
-    """Open so many streams and wait until each has its first token, or for a minute; leaving cancels them."""
+    """Open so many streams and wait until each has its first token, or for two minutes; leaving cancels them."""
     streams = [Stream(is_timed=index < num_timed) for index in range(number)]
     opened = Streams(streams)
     try:
