@@ -4,8 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 import httpx2
@@ -61,19 +61,18 @@ class Stack:
         self._open.close()
 
 
-class running:  # noqa: N801 - read as a phrase: with running(...)
-    """One process, if wanted on one core; killed at the end."""
-
-    def __init__(self, command: list[str], variables: Mapping[str, str], core: int | None = None, **more: Any) -> None:
-        pin = None if core is None else lambda: os.sched_setaffinity(0, {core})
-        self._process = subprocess.Popen(command, env=variables, preexec_fn=pin, **more)
-
-    def __enter__(self) -> subprocess.Popen[bytes]:
-        return self._process
-
-    def __exit__(self, *raised: object) -> None:
-        self._process.kill()
-        self._process.wait()
+@contextmanager
+def running(
+    command: list[str], variables: Mapping[str, str], core: int | None = None, **more: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run one process, if wanted on one core; it is killed at the end."""
+    pin = None if core is None else lambda: os.sched_setaffinity(0, {core})
+    process = subprocess.Popen(command, env=variables, preexec_fn=pin, **more)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def wait(is_so: Callable[[], bool], *processes: subprocess.Popen[bytes]) -> None:

@@ -26,6 +26,8 @@ from baton.client.exchange import fetch
 REFRESHES_PER_S = 4
 """Drawing the progress bar costs the event loop milliseconds that would be taken for the server's."""
 STDOUT = "-"
+INTERRUPTED = 130
+"""The exit status that shells give a program ended by Ctrl-C."""
 
 
 def main() -> None:
@@ -38,6 +40,8 @@ def main() -> None:
         sys.exit(f"baton bench: {error.name} is not installed: pip install 'baton[bench]'")
     except (OSError, ValueError) as error:
         sys.exit(f"baton bench: {error}")
+    except KeyboardInterrupt:  # before there was anything to show
+        sys.exit(INTERRUPTED)
     if str(settings.json_file) != STDOUT:
         show(figures, run.ttfts_s)
     if settings.json_file is not None:
@@ -65,6 +69,8 @@ class Run:
             began = datetime.now().astimezone().isoformat(timespec="seconds")
             async with Gauge() as gauge:
                 await load.run(self._conversations)
+        if not load.measurements:
+            raise ValueError("nothing was sent")
         self.ttfts_s = [m.ttft_s for m in load.measurements if m.is_answered and m.ttft_s is not None]
         return report(
             load.measurements,

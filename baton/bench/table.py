@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from baton.bench.report import Distribution, Report
 
@@ -56,9 +56,7 @@ def doubt(report: Report) -> str:
 
 
 def _times(report: Report) -> Table:
-    table = Table(*("ms", "mean", "p50", "p90", "p99", "max"), box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = Table("ms", *(Column(name, justify="right") for name in ("mean", "p50", "p90", "p99", "max")), box=None)
     named = {
         "time to first token": report.ttft_ms,
         "between chunks (ITL)": report.itl_ms,
@@ -112,6 +110,10 @@ def _client(report: Report) -> str:
 def _mix(report: Report) -> Table:
     table = Table("model", "answered", "TTFT p50 ms", "p99", "end to end p50 ms", "p99", box=None)
     for name, share in report.models.items():
-        times = [f"{t.p50:.1f} {t.p99:.1f}".split() if t else ["", ""] for t in (share.ttft_ms, share.e2e_ms)]
+        times = [_median_and_tail(times) for times in (share.ttft_ms, share.e2e_ms)]
         table.add_row(name, f"{share.num_answered} of {share.num_requests}", *times[0], *times[1])
     return table
+
+
+def _median_and_tail(times: Distribution | None) -> tuple[str, str]:
+    return ("", "") if times is None else (f"{times.p50:.1f}", f"{times.p99:.1f}")
