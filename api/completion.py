@@ -211,6 +211,7 @@ def _usage(usage: Usage) -> schema.Usage:
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
+        prompt_tokens_details=schema.PromptTokensDetails(cached_tokens=usage.cached_tokens),
     )
 
 

@@ -26,6 +26,8 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    """Of the prompt's, what a worker still held and didn't read again."""
 
 
 class _Event(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):

@@ -65,6 +65,11 @@ class Choices:
         return len(self._prompt.token_ids)
 
     @property
+    def cached_tokens(self) -> int:
+        """Of these, what no choice had to read: the first one reads for all."""
+        return min((sequence.num_cached_tokens for sequence in self._sequences.values()), default=0)
+
+    @property
     def completion_tokens(self) -> int:
         """Tokens of all choices together."""
         return self._num_before + sum(len(sequence.token_ids) for sequence in self._sequences.values())

@@ -67,7 +67,12 @@ class Worker:
         heartbeat.update(slots=max_num_seqs)
         self._publisher = Publisher(redis, info.model, self._tasks.fence)
         self._engine = EngineThread(
-            Engine(model.runner, max_num_seqs),
+            Engine(
+                model.runner,
+                max_num_seqs,
+                settings.max_num_batched_tokens,
+                enable_prefix_caching=settings.enable_prefix_caching,
+            ),
             on_step=lambda outputs: loop.call_soon_threadsafe(self._tasks.deliver, outputs),
         )
         self._adapters = Adapters(redis, heartbeat, model, self._engine)

@@ -26,6 +26,9 @@ class WorkerSettings(Settings):
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="Precision of the weights.")
     max_model_len: int | None = Field(None, gt=0, description="Most tokens of prompt and answer; the model's if unset.")
     max_num_seqs: int = Field(16, gt=0, description="Sequences decoded together in one step.")
+    max_num_batched_tokens: int = Field(2048, gt=0, description="Most tokens read and decoded in one step.")
+    enable_prefix_caching: bool = Field(True, description="Read no prompt's beginning again that a row still holds.")
+    media_cache_bytes: int = Field(2**28, ge=0, description="Memory for encoded media that may be asked for again.")
     lease_s: float = Field(3.0, gt=0, description="A worker silent for this long loses its jobs to another one.")
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="TCP port for Prometheus; workers of one machine need one each."
@@ -39,4 +42,13 @@ class WorkerSettings(Settings):
     def _names_a_model(self) -> Self:
         if self.model_type is None and self.model_id_or_path is None and self.ckpt_dir is None:
             raise ValueError("name a model: --model_type, --model_id_or_path or --ckpt_dir")
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_room_to_read(self) -> Self:
+        if self.max_num_batched_tokens <= self.max_num_seqs:
+            raise ValueError(
+                f"--max_num_batched_tokens {self.max_num_batched_tokens} leaves no room to read prompts beside "
+                f"{self.max_num_seqs} running sequences: set it above --max_num_seqs"
+            )
         return self

@@ -215,7 +215,7 @@ class ChatTask:
 
 
 def _usage(choices: Choices) -> Usage:
-    return Usage(choices.prompt_tokens, choices.completion_tokens)
+    return Usage(choices.prompt_tokens, choices.completion_tokens, choices.cached_tokens)
 
 
 def _as_tuned(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:

@@ -11,12 +11,19 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
+class PromptTokensDetails(BaseModel):
+    """What is to be said of the prompt's tokens."""
+
+    cached_tokens: int
+
+
 class Usage(BaseModel):
     """Token counts of one request: its prompt, and all of its choices."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 class AnswerMessage(BaseModel):

@@ -6,40 +6,12 @@ import pytest
 
 from shared.events import FinishReason
 from shared.job import SamplingParams
+from tests.worker.counting import CountingRunner, Numbers
 from worker.engine.engine import Engine
 from worker.engine.prompt import Prompt
 from worker.engine.sequence import Sequence
 from worker.engine.thread import EngineThread
 from worker.engine.token import Scored, Token
-
-
-class Numbers:
-    def decode(self, token_ids):
-        return "".join(f"{t} " for t in token_ids)
-
-
-class CountingRunner:
-    """Row i holds what was prefilled into it; a token is the number of tokens so far."""
-
-    def __init__(self):
-        self.rows = {}
-        self.batch_sizes = []
-
-    def prefill(self, sequence, row):
-        if sequence.id == "poison":
-            raise RuntimeError("this prompt breaks the model")
-        self.rows[row] = sequence.id
-        return Token(sequence.num_tokens)
-
-    def decode(self, sequences):
-        assert [self.rows[row] for row in range(len(sequences))] == [s.id for s in sequences]
-        if any(s.id == "bomb" for s in sequences):
-            raise RuntimeError("the step breaks")
-        self.batch_sizes.append(len(sequences))
-        return [Token(s.num_tokens) for s in sequences]
-
-    def move(self, source, target):
-        self.rows[target] = self.rows.pop(source)
 
 
 def sequence(sequence_id: str, max_tokens: int, *, stop_token_id: int = -1, token_ids=()) -> Sequence:
@@ -143,9 +115,6 @@ def test_aborted_sequence_frees_its_row_at_once(victim):
 
 class ScoringRunner(CountingRunner):
     """Tells how likely each token is."""
-
-    def prefill(self, sequence, row):
-        return self._scored(super().prefill(sequence, row))
 
     def decode(self, sequences):
         return [self._scored(token) for token in super().decode(sequences)]

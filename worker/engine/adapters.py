@@ -3,7 +3,8 @@
 It knows no names and no files; a slot is a number.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +41,15 @@ class AdapterSlots:
         self.network = network
         self._layers: dict[str, _Layer] = {}
         self._selection = _Selection()
+        self._fillings = Counter[int]()
+
+    def identity(self, slot: int) -> Hashable:
+        """Return what changes when a slot is filled with something else."""
+        return slot, self._fillings[slot]
 
     def put(self, slot: int, changes: Mapping[str, LowRank]) -> None:
         """Fill an empty slot with the changes by module name; raises RuntimeError if memory doesn't hold them."""
+        self._fillings[slot] += 1
         try:
             for name, change in changes.items():
                 if name not in self._layers:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers.generation import BaseStreamer, LogitsProcessor, LogitsProcessorList
 
+from worker.engine.runner import MediaStats
 from worker.engine.sampler import Sampler
 from worker.engine.sequence import Sequence
 from worker.engine.token import Token
@@ -22,6 +23,7 @@ class AloneRunner:
     """Implements `Runner` for one row; what `generate()` raises is raised where the token was asked for."""
 
     adapters = None
+    media_stats = MediaStats()
 
     def __init__(self, model: Any, max_model_len: int) -> None:
         self.max_model_len = max_model_len
@@ -30,18 +32,24 @@ class AloneRunner:
         self._sampler = Sampler()
         self._generation: _Generation | None = None
 
-    def prefill(self, sequence: Sequence, row: int) -> Token:
-        """Begin with prompt and answer so far, whatever ran before; return the next token."""
+    def content(self, sequence: Sequence) -> None:
+        """Nothing lies in a row that another sequence could begin with."""
+
+    def prefill(self, sequence: Sequence, row: int, num_cached: int) -> "_Beginning":
+        """Begin with prompt and answer so far, whatever ran before."""
         self._end()
         self._generation = _Generation(lambda generation: self._generate(sequence, generation))
-        return self._generation.next_token()
+        return _Beginning()
 
     def decode(self, sequences: list[Sequence]) -> list[Token]:
         """Return the next token of the only sequence."""
         assert self._generation is not None
         return [self._generation.next_token()]
 
-    def move(self, source: int, target: int) -> None:
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """Nothing lies in a row."""
+
+    def swap(self, row: int, other: int) -> None:
         """Nothing lies in a row."""
 
     def _end(self) -> None:
@@ -83,6 +91,17 @@ class AloneRunner:
         config = self._model.generation_config
         start_id = config.decoder_start_token_id
         return int(config.bos_token_id if start_id is None else start_id)
+
+
+class _Beginning:
+    """`generate()` reads the prompt with its first token; implements `Prefill`."""
+
+    num_tokens = 0
+    is_complete = True
+
+    def advance(self, budget: int) -> int:
+        """There is nothing to read apart."""
+        raise AssertionError("generate() reads the whole prompt")
 
 
 class _Ended(Exception):

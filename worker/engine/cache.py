@@ -46,7 +46,7 @@ def new_cache(config: Any) -> Cache:
 
 
 class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
-    """One attention layer's pools; decodes one token a row, each at its own position.
+    """One attention layer's pools; writes each row's tokens at positions of its own.
 
     Sliding layers fit as well: their window is the mask's business.
     """
@@ -63,13 +63,14 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
             for states in (sample.keys, sample.values)
         )
         self.is_initialized = True
-        self._rows = torch.arange(rows, device=sample.keys.device)
-        self._positions = self._rows[:0]
+        self._indices = torch.arange(rows, device=sample.keys.device)[:, None]
+        self._rows = slice(0, 0)
+        self._positions = self._indices[:0]
         self._width = 0
 
-    def step(self, positions: torch.Tensor, width: int) -> None:
-        """Tell where the next update writes: one position per row, shape [rows]; the view ends before `width`."""
-        self._positions, self._width = positions, width
+    def step(self, rows: slice, positions: torch.Tensor, width: int) -> None:
+        """Tell where the next update writes, by row, shape [rows, tokens]; the view ends before `width`."""
+        self._rows, self._positions, self._width = rows, positions, width
 
     def put(self, row: int, layer: Any) -> None:
         """Copy a prefilled layer's only row."""
@@ -77,20 +78,26 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
         self.keys[row, :, :length] = layer.keys[0]
         self.values[row, :, :length] = layer.values[0]
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def copy(self, source: int, target: int, length: int) -> None:
         """Copy one row's first positions over another row's."""
-        self.keys[target, :, :length] = self.keys[source, :, :length]
-        self.values[target, :, :length] = self.values[source, :, :length]
+        for pool in (self.keys, self.values):
+            pool[target, :, :length] = pool[source, :, :length]
+
+    def swap(self, row: int, other: int, length: int, other_length: int) -> None:
+        """Let the first positions of two rows change places, as many as each has."""
+        for pool in (self.keys, self.values):
+            saved = pool[row, :, :length].clone()
+            pool[row, :, :other_length] = pool[other, :, :other_length]
+            pool[other, :, :length] = saved
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write one token per row, shape [rows, heads, 1, head_dim]; return all rows up to the step's width."""
-        count = len(self._positions)
-        rows = self._rows[:count]
-        self.keys[rows, :, self._positions] = key_states[:, :, 0]
-        self.values[rows, :, self._positions] = value_states[:, :, 0]
-        return self.keys[:count, :, : self._width], self.values[:count, :, : self._width]
+        """Write each row's tokens, shape [rows, heads, tokens, head_dim]; return the rows up to the step's width."""
+        rows = self._indices[self._rows]
+        self.keys[rows, :, self._positions] = key_states.transpose(1, 2)
+        self.values[rows, :, self._positions] = value_states.transpose(1, 2)
+        return self.keys[self._rows, :, : self._width], self.values[self._rows, :, : self._width]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return the width of the keys and their offset."""
@@ -98,7 +105,7 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
 
     def get_seq_length(self) -> int:
         """Return the length before this step."""
-        return self._width - 1
+        return self._width - self._positions.shape[1]
 
     def get_max_length(self) -> int:
         """Return the most positions a row holds."""
@@ -133,46 +140,77 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         self._lengths = [0] * rows
         self._shifts = [0] * rows
 
-    def put(self, row: int, prefilled: Cache, shift: int = 0) -> None:
-        """Copy a cache that one sequence was prefilled into.
+    def truncate(self, row: int, length: int) -> None:
+        """Forget what lies in a row behind the first `length` tokens; states can only be forgotten altogether."""
+        self._lengths[row] = length
+        for layer in self.layers:
+            if isinstance(layer, StateSlots):
+                layer.clear(row)
 
-        `shift` is what the positions the model sees are off the tokens' indices after the prompt, as with M-RoPE.
-        """
-        self._lengths[row] = prefilled.get_seq_length()
+    def shift(self, row: int, shift: int) -> None:
+        """Say what a row's positions, as the model sees them, are off the tokens' indices after the prompt (M-RoPE)."""
         self._shifts[row] = shift
+
+    def put(self, row: int, prefilled: Cache) -> None:
+        """Copy a cache that one sequence was prefilled into."""
+        self._lengths[row] = prefilled.get_seq_length()
         for layer, filled in zip(self.layers, prefilled.layers, strict=True):
             layer.put(row, filled)
 
     def step(self, count: int) -> tuple[torch.Tensor, Mask]:
         """Make room for one more token in each of the first `count` rows.
 
-        Returns the tokens' positions as the model sees them, shape [rows], and which keys each may see, shape
+        Returns the tokens' positions as the model sees them, shape [rows, 1], and which keys each may see, shape
         [rows, 1, 1, width], by kind of layer where there are several.
         """
-        positions = torch.tensor(self._lengths[:count], device=self._device)
-        self._lengths[:count] = [length + 1 for length in self._lengths[:count]]
-        width = max(self._lengths[:count])
-        for layer in self.layers:
-            layer.step(positions, width)
-        masks = {kind: self._mask(kind, positions, width) for kind in self._kinds}
-        seen = positions + torch.tensor(self._shifts[:count], device=self._device)
-        return seen, masks if len(masks) > 1 else masks[self._kinds[0]]
+        positions, width = self._extend(slice(0, count), 1)
+        shifts = torch.tensor(self._shifts[:count], device=self._device)
+        return positions + shifts[:, None], self._masks(positions, width)
 
-    def move(self, source: int, target: int) -> None:
-        """Copy one row of every layer over another."""
-        self._lengths[target] = self._lengths[source]
-        self._shifts[target] = self._shifts[source]
+    def extend(self, row: int, count: int) -> tuple[torch.Tensor, Mask]:
+        """Make room for `count` more tokens in one row; return their indices, shape [1, count], and masks as `step`.
+
+        At a row's beginning there is no mask, with which models see from left to right and need no memory for it.
+        """
+        positions, width = self._extend(slice(row, row + 1), count)
+        return positions, None if width == count else self._masks(positions, width)
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy the first tokens of one row over another."""
+        self._lengths[target], self._shifts[target] = length, self._shifts[source]
         for layer in self.layers:
-            layer.move(source, target, self._lengths[source])
+            layer.copy(source, target, length)
+
+    def swap(self, row: int, other: int) -> None:
+        """Let two rows change places."""
+        lengths, shifts = self._lengths, self._shifts
+        for layer in self.layers:
+            layer.swap(row, other, lengths[row], lengths[other])
+        lengths[row], lengths[other] = lengths[other], lengths[row]
+        shifts[row], shifts[other] = shifts[other], shifts[row]
+
+    def _extend(self, rows: slice, count: int) -> tuple[torch.Tensor, int]:
+        """Return the indices of each row's next tokens, shape [rows, count], and where the longest row ends."""
+        starts = torch.tensor(self._lengths[rows], device=self._device)
+        positions = starts[:, None] + torch.arange(count, device=self._device)
+        self._lengths[rows] = [length + count for length in self._lengths[rows]]
+        width = max(self._lengths[rows])
+        for layer in self.layers:
+            layer.step(rows, positions, width)
+        return positions, width
+
+    def _masks(self, positions: torch.Tensor, width: int) -> Mask:
+        masks = {kind: self._mask(kind, positions, width) for kind in self._kinds}
+        return masks if len(masks) > 1 else masks[self._kinds[0]]
 
     def _mask(self, kind: str, positions: torch.Tensor, width: int) -> torch.Tensor | None:
         if kind in LINEAR:
             return None
-        keys = torch.arange(width, device=self._device)[None]
-        seen = keys <= positions[:, None]
+        keys = torch.arange(width, device=self._device)
+        seen = keys <= positions[..., None]
         if kind == SLIDING:
-            seen &= keys > positions[:, None] - self._window
-        return self._additive(seen[:, None, None]) if self._adds_masks else seen[:, None, None]
+            seen &= keys > positions[..., None] - self._window
+        return self._additive(seen[:, None]) if self._adds_masks else seen[:, None]
 
     def _additive(self, seen: torch.Tensor) -> torch.Tensor:
         """Return the mask as attention without a kernel wants it, which adds it to the scores."""

@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:  # a worker starts to load with as little as it can
+    import numpy as np
 
 
 class Tokenizer(Protocol):
@@ -15,6 +18,20 @@ class Tokenizer(Protocol):
     def token_bytes(self, token_id: int) -> bytes:
         """Return one token by itself, as it stands within a text; a control token is spelled out."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """As much of a prompt's media as the model encodes by itself, whatever stands beside it; made by `pieces`."""
+
+    kind: str
+    """`image`, `video` or `audio`: which of the model's encoders reads it."""
+    places: "np.ndarray"
+    """Indices of its tokens in the prompt, one for each row that the encoder makes of it."""
+    features: Mapping[str, Any]
+    """What the encoder takes; empty if it can be read by the model's whole forward only."""
+    digest: bytes
+    """SHA-256 of the features: equal digests are equal pieces, prepared in the same way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +59,10 @@ class Prompt:
     `generate()`, it can't."""
     row_features: Mapping[str, float] = field(default_factory=dict)
     """What it takes at every step, prefill and decode, one number a row; every prompt of a model has the same ones."""
+    pieces: tuple[Piece, ...] = ()
+    """The media among the features, in the prompt's order."""
+
+    @property
+    def is_shareable(self) -> bool:
+        """Whether its tokens can be told from another prompt's: nothing is known of media that aren't in pieces."""
+        return bool(self.pieces) or not self.features

@@ -37,9 +37,9 @@ class StateSlots(LinearAttentionCacheLayerMixin):  # type: ignore[misc]  # trans
         """The running rows' recurrent states."""
         return {index: pool[: self._count] for index, pool in self._recurrences.items()}
 
-    def step(self, positions: torch.Tensor, width: int) -> None:
-        """Tell how many rows run, by their positions, shape [rows]."""
-        self._count = len(positions)
+    def step(self, rows: slice, positions: torch.Tensor, width: int) -> None:
+        """Tell how many rows run; all of them begin with the first."""
+        self._count = rows.stop
 
     def put(self, row: int, layer: Any) -> None:
         """Copy a prefilled layer's only row."""
@@ -47,10 +47,20 @@ class StateSlots(LinearAttentionCacheLayerMixin):  # type: ignore[misc]  # trans
             for index, pool in pools.items():
                 pool[row] = states[index][0]
 
-    def move(self, source: int, target: int, length: int) -> None:
+    def clear(self, row: int) -> None:
+        """Return a row to the state before the first token."""
+        for pool in self._all:
+            pool[row] = 0
+
+    def copy(self, source: int, target: int, length: int) -> None:
         """Copy one row over another."""
-        for pool in (*self._convolutions.values(), *self._recurrences.values()):
+        for pool in self._all:
             pool[target] = pool[source]
+
+    def swap(self, row: int, other: int, length: int, other_length: int) -> None:
+        """Let two rows change places."""
+        for pool in self._all:
+            pool[[row, other]] = pool[[other, row]]
 
     def update_conv_state(self, conv_states: torch.Tensor, state_idx: int = 0, **kwargs: Any) -> torch.Tensor:
         """Append one column a row, shape [rows, channels, 1]; return all columns, of which the last ones are kept."""
@@ -65,6 +75,10 @@ class StateSlots(LinearAttentionCacheLayerMixin):  # type: ignore[misc]  # trans
 
     def lazy_initialization(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the pools exist from the start."""
+
+    @property
+    def _all(self) -> tuple[torch.Tensor, ...]:
+        return (*self._convolutions.values(), *self._recurrences.values())
 
     def _kinds(self, layer: Any) -> tuple[tuple[States, States], ...]:
         return (self._convolutions, layer.conv_states), (self._recurrences, layer.recurrent_states)

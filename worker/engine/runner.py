@@ -1,12 +1,40 @@
 """The seam between scheduling and the model: what the engine asks of whoever computes tokens."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from worker.engine.rows import Content
 from worker.engine.sequence import Sequence
 from worker.engine.token import Token
 
 if TYPE_CHECKING:  # it brings torch
     from worker.engine.adapters import AdapterSlots
+
+
+@dataclass(frozen=True, slots=True)
+class MediaStats:
+    """What remembering encoded media has saved so far."""
+
+    hits: int = 0
+    """Pieces that weren't encoded again."""
+    misses: int = 0
+    size_bytes: int = 0
+
+
+class Prefill(Protocol):
+    """A sequence on its way into its row; dropped at any time without a word."""
+
+    num_tokens: int
+    """Tokens that lie in the row."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything but the last token lies in the row."""
+        ...
+
+    def advance(self, budget: int) -> int:
+        """Read at most so many tokens, or encode one piece of media; return how many tokens' worth it was."""
+        ...
 
 
 class Runner(Protocol):
@@ -25,14 +53,27 @@ class Runner(Protocol):
         """How many tokens there are to choose from; ids are smaller."""
         ...
 
-    def prefill(self, sequence: Sequence, row: int) -> Token:
-        """Read the sequence's tokens (prompt and answer so far) into a free row; return the next token."""
+    @property
+    def media_stats(self) -> MediaStats:
+        """What remembering encoded media has saved so far."""
+        ...
+
+    def content(self, sequence: Sequence) -> Content | None:
+        """Return the sequence's tokens by what tells them apart; None if no other row may begin with them."""
+        ...
+
+    def prefill(self, sequence: Sequence, row: int, num_cached: int) -> Prefill:
+        """Begin to read the sequence's tokens but the last one into a row, which holds the first of them already."""
         ...
 
     def decode(self, sequences: list[Sequence]) -> list[Token]:
         """Feed each row its last token; return the next token of each."""
         ...
 
-    def move(self, source: int, target: int) -> None:
-        """Move one row's state into a hole."""
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy a row's first tokens over another row."""
+        ...
+
+    def swap(self, row: int, other: int) -> None:
+        """Let two rows change places."""
         ...

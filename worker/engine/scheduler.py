@@ -1,55 +1,97 @@
-"""Who runs: a queue of waiting sequences and a dense list of running ones."""
+"""Who runs: a line of waiting sequences, the one whose prompt is being read, and a dense list of running ones."""
 
-from collections import deque
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import count
 
+from worker.engine.rows import Content, Rows
+from worker.engine.runner import Prefill, Runner
 from worker.engine.sequence import Sequence, SequenceStatus
 
 
-class Scheduler:
-    """First come, first served, into a fixed number of rows.
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The sequence whose prompt is being read."""
 
-    The running sequences always fill rows 0 to n-1, so that the cache can be used as a view.
+    sequence: Sequence
+    row: int
+    prefill: Prefill
+
+
+class Scheduler:
+    """Higher priority first, then first come, first served, into a fixed number of rows.
+
+    The running sequences always fill rows 0 to n-1, so that the cache can be used as a view. One prompt is read at a
+    time: whoever shares it finds it whole.
     """
 
-    def __init__(self, max_num_seqs: int) -> None:
-        self._max_num_seqs = max_num_seqs
-        self.waiting: deque[Sequence] = deque()
+    def __init__(self, runner: Runner, max_num_seqs: int, *, reuses: bool) -> None:
+        self._runner = runner
+        self._reuses = reuses
+        self._rows = Rows(runner, max_num_seqs)
+        self._line: list[tuple[int, int, Sequence]] = []
+        self._arrivals = count()
+        self.reading: Reading | None = None
         self.running: list[Sequence] = []
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that no row was free for yet."""
+        return len(self._line)
 
     @property
     def has_work(self) -> bool:
         """Whether a step would do anything."""
-        return bool(self.waiting or self.running)
+        return bool(self._line or self.reading or self.running)
 
     def add(self, sequence: Sequence) -> None:
         """Put a sequence in line."""
-        self.waiting.append(sequence)
+        heappush(self._line, (-sequence.priority, next(self._arrivals), sequence))
 
-    def next_admission(self) -> Sequence | None:
-        """Take the next sequence to prefill, if a row is free for it.
+    def next_in_line(self) -> Sequence | None:
+        """Take the next sequence, if a row is free for it."""
+        return heappop(self._line)[2] if self._line and self._rows.has_room else None
 
-        One a step: running sequences never wait for more than one prefill.
-        """
-        if not self.waiting or len(self.running) >= self._max_num_seqs:
-            return None
-        return self.waiting.popleft()
+    def admit(self, sequence: Sequence) -> Reading:
+        """Give a sequence a row, with as much in it as any row has of its tokens."""
+        row = self._rows.num_running
+        num_cached = self._rows.admit(self._content(sequence, sequence.num_tokens - 1))
+        sequence.num_cached_tokens = min(num_cached, len(sequence.prompt.token_ids))
+        self.reading = Reading(sequence, row, self._runner.prefill(sequence, row, num_cached))
+        return self.reading
 
-    def start(self, sequence: Sequence) -> None:
-        """Give a prefilled sequence the next row."""
+    def start(self) -> None:
+        """Let the sequence run whose prompt has been read."""
+        assert self.reading is not None
+        sequence, row = self.reading.sequence, self.reading.row
+        self._rows.keep(row, self._content(sequence, sequence.num_tokens - 1))
+        self._rows.start(row)
+        self.reading = None
         sequence.status = SequenceStatus.RUNNING
         self.running.append(sequence)
 
     def find(self, sequence_id: str) -> Sequence | None:
         """The waiting or running sequence of that id."""
-        return next((s for s in (*self.running, *self.waiting) if s.id == sequence_id), None)
+        reading = [self.reading.sequence] if self.reading else []
+        waiting = [entry[2] for entry in self._line]
+        return next((s for s in (*self.running, *reading, *waiting) if s.id == sequence_id), None)
 
-    def remove(self, sequence: Sequence) -> tuple[int, int] | None:
-        """Take a sequence out; return the row (source, target) to move so that no hole stays, if any."""
-        if sequence not in self.running:
-            self.waiting.remove(sequence)
-            return None
-        row, last = self.running.index(sequence), self.running.pop()
-        if row == len(self.running):
-            return None
-        self.running[row] = last
-        return len(self.running), row
+    def remove(self, sequence: Sequence, *, is_sound: bool = True) -> None:
+        """Take a sequence out wherever it stands; unless something broke, its row stays for others to begin with."""
+        if self.reading is not None and sequence is self.reading.sequence:
+            read = self.reading.prefill.num_tokens
+            self._rows.keep(self.reading.row, self._content(sequence, read) if is_sound else None)
+            self.reading = None
+        elif sequence in self.running:
+            row, last = self.running.index(sequence), self.running.pop()
+            if last is not sequence:
+                self.running[row] = last
+            self._rows.end(row, self._content(sequence, sequence.num_tokens - 1) if is_sound else None)
+        else:
+            self._line = [entry for entry in self._line if entry[2] is not sequence]
+            heapify(self._line)
+
+    def _content(self, sequence: Sequence, num_tokens: int) -> Content | None:
+        """Return what of a sequence lies in its row; None if nothing of it may be used again."""
+        content = self._runner.content(sequence) if self._reuses else None
+        return None if content is None else content.first(num_tokens)

@@ -27,7 +27,8 @@ class Sequence:
 
     `token_ids` given at the start are an earlier attempt's answer so far: they are continued,
     not generated again, and their text isn't shown again. `held` are the last of them, where their
-    log-probabilities are still to be told. `adapter` is a slot of the runner.
+    log-probabilities are still to be told. `adapter` is a slot of the runner. Of those that wait the one with the
+    highest `priority` goes first. `num_cached_tokens` of the prompt didn't have to be read.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Sequence:
         max_tokens: int,
         token_ids: tuple[int, ...] = (),
         adapter: int = BASE,
+        priority: int = 0,
         *,
         held: tuple[Token, ...] = (),
         constraint: Constraint | None = None,
@@ -48,6 +50,8 @@ class Sequence:
         self.max_tokens = max_tokens
         self.adapter = adapter
         self.constraint = constraint
+        self.priority = priority
+        self.num_cached_tokens = 0
         self.token_ids: list[int] = []
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
@@ -70,7 +74,7 @@ class Sequence:
     @property
     def last_token_id(self) -> int:
         """The newest token, which the next decode step feeds to the model."""
-        return self.token_ids[-1]
+        return (self.token_ids or self.prompt.token_ids)[-1]
 
     @property
     def is_finished(self) -> bool:

@@ -1,10 +1,9 @@
 """The runner of real models: any causal transformers model that can decode rows at positions of their own.
 
-It knows no family: what is special about one stays in its model's own forward at prefill.
+It knows no family: what is special about one stays in its model's own forward.
 """
 
 from collections.abc import Sequence as Rows
-from inspect import signature
 from typing import Any
 
 import torch
@@ -12,18 +11,29 @@ from transformers.cache_utils import Cache
 
 from worker.engine.adapters import AdapterSlots
 from worker.engine.cache import SlotCache, new_cache
+from worker.engine.call import find_decoder
+from worker.engine.encoder import Encoder
+from worker.engine.pieces import identify
+from worker.engine.prefill import ChunkedPrefill, Reader, WholePrefill, keep_last
+from worker.engine.rows import Content
+from worker.engine.runner import MediaStats, Prefill
 from worker.engine.sampler import Sampler
 from worker.engine.sequence import Sequence
 from worker.engine.token import Token
+from worker.engine.whole import reason_to_read_whole
+
+MEDIA_CACHE_BYTES = 2**28
 
 
 class TorchRunner:
-    """Prefills one sequence at a time and decodes all of them together; implements `Runner`.
+    """Reads one sequence at a time and decodes all of them together; implements `Runner`.
 
     Created once the model is loaded; raises MemoryError if the pools don't fit beside it.
     """
 
-    def __init__(self, model: Any, max_num_seqs: int, max_model_len: int) -> None:
+    def __init__(
+        self, model: Any, max_num_seqs: int, max_model_len: int, media_cache_bytes: int = MEDIA_CACHE_BYTES
+    ) -> None:
         self.max_model_len = max_model_len
         self.adapters = AdapterSlots(model)
         self._model = model
@@ -32,23 +42,28 @@ class TorchRunner:
         self.vocab_size: int = self._config.vocab_size
         self._sampler = Sampler()
         self._cache = SlotCache(self._config, sample_cache(model), max_num_seqs, max_model_len)
+        self._encoder = Encoder(model, media_cache_bytes)
+        self._reader = Reader(model, find_decoder(model), self._config, self._cache, self.adapters, self._encoder)
+        self._reads_whole = reason_to_read_whole(model, max_model_len) is not None
 
-    @torch.inference_mode()
-    def prefill(self, sequence: Sequence, row: int) -> Token:
-        """Read prompt and answer so far through the model's own forward; return the next token."""
-        self.adapters.select([sequence.adapter])
-        prompt_cache = new_cache(self._config)
-        shifts = _ShiftedPositions(self._model)
-        logits = self._model(
-            input_ids=self._tensor([[*sequence.prompt.token_ids, *sequence.token_ids]]),
-            past_key_values=prompt_cache,
-            use_cache=True,
-            **keep_last(self._model),
-            **self._features(sequence),
-            **self._row_features([sequence]),
-        ).logits
-        self._cache.put(row, prompt_cache, shifts.take())
-        return self._sampler.choose(logits[:, -1], [sequence])[0]
+    @property
+    def media_stats(self) -> MediaStats:
+        """What remembering encoded media has saved so far."""
+        return self._encoder.stats
+
+    def content(self, sequence: Sequence) -> Content | None:
+        """Return the sequence's tokens; None if the model's rows can't be cut, or nothing is known of its media."""
+        prompt = sequence.prompt
+        if self._reads_whole or not prompt.is_shareable:
+            return None
+        space = self.adapters.identity(sequence.adapter), tuple(sorted(prompt.row_features.items()))
+        return Content(space, identify(prompt, sequence.token_ids))
+
+    def prefill(self, sequence: Sequence, row: int, num_cached: int) -> Prefill:
+        """Begin to read prompt and answer so far into a row."""
+        if self._reads_whole:
+            return WholePrefill(self._reader, sequence, row)
+        return ChunkedPrefill(self._reader, sequence, row, num_cached)
 
     @torch.inference_mode()
     def decode(self, sequences: list[Sequence]) -> list[Token]:
@@ -57,7 +72,7 @@ class TorchRunner:
         positions, mask = self._cache.step(len(sequences))
         logits = self._model(
             input_ids=self._tensor([[sequence.last_token_id] for sequence in sequences]),
-            position_ids=positions[:, None],
+            position_ids=positions,
             attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,
@@ -66,19 +81,14 @@ class TorchRunner:
         return self._sampler.choose(logits[:, -1], sequences)
 
     @torch.inference_mode()
-    def move(self, source: int, target: int) -> None:
-        """Move one row's keys and values into a hole."""
-        self._cache.move(source, target)
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """Copy the first keys and values of one row over another row's."""
+        self._cache.copy(source, target, num_tokens)
 
-    def _features(self, sequence: Sequence) -> dict[str, Any]:
-        placed = {
-            name: feature.to(self._device) if isinstance(feature, torch.Tensor) else feature
-            for name, feature in sequence.prompt.features.items()
-        }
-        for name, feature in sequence.prompt.token_features.items():
-            known = feature[:, -1:].expand(-1, len(sequence.token_ids))
-            placed[name] = torch.cat([feature, known], dim=1).to(self._device)
-        return placed
+    @torch.inference_mode()
+    def swap(self, row: int, other: int) -> None:
+        """Let the keys and values of two rows change places."""
+        self._cache.swap(row, other)
 
     def _row_features(self, sequences: Rows[Sequence]) -> dict[str, torch.Tensor]:
         rows = [sequence.prompt.row_features for sequence in sequences]
@@ -88,21 +98,6 @@ class TorchRunner:
         return torch.tensor(values, device=self._device)
 
 
-class _ShiftedPositions:
-    """What a prefill leaves on models whose pictures take fewer positions than tokens (M-RoPE)."""
-
-    def __init__(self, model: Any) -> None:
-        owners = (model, getattr(model, "model", None))
-        self._owner: Any = next((owner for owner in owners if hasattr(owner, "rope_deltas")), None)
-        if self._owner is not None:
-            self._owner.rope_deltas = None  # or the last prompt's would be taken for this one's
-
-    def take(self) -> int:
-        """Return what the answer's positions are off its tokens' indices."""
-        deltas = None if self._owner is None else self._owner.rope_deltas
-        return 0 if deltas is None else int(deltas.flatten()[0])
-
-
 @torch.inference_mode()
 def sample_cache(model: Any) -> Cache:
     """Return what the model remembers of two tokens, from which follows what it remembers of any number."""
@@ -110,8 +105,3 @@ def sample_cache(model: Any) -> Cache:
     ids = torch.zeros((1, 2), dtype=torch.long, device=model.device)
     model(input_ids=ids, past_key_values=cache, use_cache=True, **keep_last(model))
     return cache
-
-
-def keep_last(model: Any) -> dict[str, int]:
-    """Return the argument by which a forward computes the last token's logits only, where it knows it."""
-    return {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from shared.errors import InvalidRequest
 from shared.job import AS_TRAINED, MediaPart, Message, ProcessorParams, SamplingParams, TextPart
 from worker.engine.prompt import Prompt
+from worker.engine.runner import MediaStats
 from worker.engine.sequence import Sequence
 from worker.engine.token import Token
 from worker.models.family import ModelFacts
@@ -44,6 +45,7 @@ class FakeRunner:
     """
 
     adapters = None
+    media_stats = MediaStats()
 
     def __init__(self, ttft_s: float, itl_s: float, vocab_size: int) -> None:
         self.vocab_size = vocab_size
@@ -51,10 +53,12 @@ class FakeRunner:
         self._itl_s = itl_s
         self._sampler: Sampler | None = None
 
-    def prefill(self, sequence: Sequence, row: int) -> Token:
-        """Wait, and say the next word."""
-        time.sleep(self._ttft_s)
-        return self._choose([sequence])[0]
+    def content(self, sequence: Sequence) -> None:
+        """Nothing lies in a row, and its tokens are numbers of words, whatever the words are."""
+
+    def prefill(self, sequence: Sequence, row: int, num_cached: int) -> "FakePrefill":
+        """Begin to read."""
+        return FakePrefill(len(sequence.prompt.token_ids), max(self._ttft_s - self._itl_s, 0))
 
     def decode(self, sequences: list[Sequence]) -> list[Token]:
         """Wait once for all rows, and say each one's next word."""
@@ -75,8 +79,31 @@ class FakeRunner:
             row[_next_word(sequence)] = LIKELY
         return self._sampler.choose(logits, sequences)
 
-    def move(self, source: int, target: int) -> None:
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
         """Nothing lies in a row."""
+
+    def swap(self, row: int, other: int) -> None:
+        """Nothing lies in a row."""
+
+
+class FakePrefill:
+    """Reads in one go, for as long as the step that says the first word leaves of the time to it."""
+
+    def __init__(self, num_tokens: int, duration_s: float) -> None:
+        self._num_wanted = num_tokens
+        self._duration_s = duration_s
+        self.num_tokens = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has waited."""
+        return self.num_tokens == self._num_wanted
+
+    def advance(self, budget: int) -> int:
+        """Wait."""
+        time.sleep(self._duration_s)
+        self.num_tokens = self._num_wanted
+        return self.num_tokens
 
 
 class FakeModel:

@@ -27,6 +27,7 @@ from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts
 from worker.models.generic_media import Medium, Wishes, decode, modalities, read_wishes
 from worker.models.generic_network import load_network, read_architecture
+from worker.models.generic_pieces import find_pieces
 from worker.models.generic_text import Escaper
 from worker.models.memory import start_runner
 from worker.models.piece import bytes_of, spells_bytes
@@ -74,6 +75,8 @@ class Generic:
     stop_token_ids: frozenset[int]
     counts_prompt: bool
     """Whether `generate()` would let the repetition penalty count the prompt; an encoder's it doesn't."""
+    config: Any
+    """The network's, which names the placeholders of media."""
     dtype: torch.dtype
     system: str | None = None
     """What a conversation without a system message begins with; None leaves it to the template."""
@@ -122,16 +125,19 @@ class Generic:
         return {"type": str(part.kind), str(part.kind): media[part].content}
 
     def _prompt(self, inputs: dict[str, Any]) -> Prompt:
-        token_ids = inputs.pop("input_ids")  # [1, tokens]
-        kept = token_ids[0] != self.escaper.mark_id
+        marked = inputs.pop("input_ids")  # [1, tokens]
+        kept = marked[0] != self.escaper.mark_id
+        token_ids = marked[0][kept].tolist()
         per_token = {name: inputs.pop(name)[:, kept] for name in _PER_TOKEN if name in inputs}
+        features = {name: self._cast(feature) for name, feature in inputs.items()}
         return Prompt(
-            token_ids=tuple(token_ids[0][kept].tolist()),
+            token_ids=tuple(token_ids),
             tokenizer=self.decoder,
             stop_token_ids=self.stop_token_ids,
-            features={name: self._cast(feature) for name, feature in inputs.items()},
+            features=features,
             token_features=per_token,
             penalizes_prompt=self.counts_prompt,
+            pieces=find_pieces(features, token_ids, self.config),
         )
 
     def _cast(self, feature: Any) -> Any:
@@ -179,6 +185,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
         decoder=AnswerTokenizer(deepcopy(tokenizer)),  # the engine's thread reads while others write
         stop_token_ids=_stop_token_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
         counts_prompt=not model.config.is_encoder_decoder,
+        config=model.config,
         dtype=dtype,
         system=checkpoint.system,
     )

@@ -13,6 +13,7 @@ from shared.catalogue import MODEL_TYPES
 from shared.errors import InvalidMedia
 from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, Part, ProcessorParams, Role, TextPart
 from worker.checkpoint import Checkpoint, check_context, locate, read_json, read_sampling
+from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_device, choose_dtype, describe
@@ -31,6 +32,8 @@ SYSTEM = "你是由上海人工智能实验室联合商汤科技开发的书生�
 
 _GROUNDING = frozenset({"<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>"})
 _IMAGE = "<IMG_CONTEXT>"
+_TILES_AT_ONCE = 4
+"""Enough to keep a GPU busy, few enough for running answers not to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +84,28 @@ class InternVL2:
         """Render the conversation and cut its pictures into tiles."""
         tiles = self._cut(messages, media, self.tiler.adjusted(processor))
         counts = {part: [len(picture) for picture in pictures] for part, pictures in tiles.items()}
-        pictures = [picture for part in tiles.values() for picture in part]
+        token_ids = self.render(messages, counts)
         return Prompt(
-            token_ids=tuple(self.render(messages, counts)),
+            token_ids=tuple(token_ids),
             tokenizer=self.decoder,
             stop_token_ids=frozenset({self.vocabulary.control_ids[self.template.end.token]}),
             strips_answer=True,
             penalizes_prompt=False,
-            features={"pixel_values": torch.cat(pictures)} if pictures else {},
+            **self._features(token_ids, [torch.cat(pictures) for pictures in tiles.values()]),
         )
+
+    def _features(self, token_ids: Sequence[int], media: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Return a prompt's media; tiles know nothing of each other, so any few of them are a piece."""
+        if not media:
+            return {}
+        few = [tiles for medium in media for tiles in torch.split(medium, _TILES_AT_ONCE)]
+        image = self.vocabulary.control_ids[_IMAGE]
+        places = [index for index, token_id in enumerate(token_ids) if token_id == image]
+        lengths = [self.tile_length * len(tiles) for tiles in few]
+        return {
+            "features": {"pixel_values": torch.cat(few)},
+            "pieces": place("image", [{"pixel_values": tiles} for tiles in few], places, lengths),
+        }
 
     def render(
         self, messages: Sequence[Message], counts: Mapping[MediaPart, Sequence[int]], *, escapes: bool = True

@@ -5,6 +5,7 @@ from typing import Any
 
 from worker.engine.cache import fitting_width
 from worker.engine.torch_runner import TorchRunner, sample_cache
+from worker.engine.whole import reason_to_read_whole
 from worker.models.family import LoadError
 from worker.settings import WorkerSettings
 
@@ -23,7 +24,9 @@ def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Cal
         if fitting < trained:
             width = min(trained, max(fitting, LEAST_CONTEXT))
             report(f"context cut from {trained} to {width} tokens, so that {settings.max_num_seqs} sequences fit")
+    if (reason := reason_to_read_whole(model, width)) is not None:
+        report(f"prompts are read whole and not shared: {reason}")
     try:
-        return TorchRunner(model, settings.max_num_seqs, width)
+        return TorchRunner(model, settings.max_num_seqs, width, settings.media_cache_bytes)
     except MemoryError as error:
         raise LoadError(str(error)) from error

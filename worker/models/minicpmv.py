@@ -14,6 +14,7 @@ from shared.catalogue import MODEL_TYPES
 from shared.errors import InvalidMedia
 from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, ProcessorParams
 from worker.checkpoint import check_context, locate, read_json, read_sampling
+from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_device, choose_dtype, describe
@@ -44,6 +45,8 @@ class MiniCPMV:
     reader: ReplyReader
     writer: Writer
     slicer: Slicer
+    sees_padding: bool
+    """Whether tiles see what pads them to their companions' size, as in 2.5."""
     cleans_up: bool
     """Whether answers lose spaces before punctuation, as in 2.5."""
 
@@ -59,15 +62,15 @@ class MiniCPMV:
         cuts = self._cut(messages, media, slicer)
         numbered = not has_clip if processor.use_image_id is None else processor.use_image_id
         grids = {part: [cut.grid for cut in pictures] for part, pictures in cuts.items()}
-        tiles = [tile for pictures in cuts.values() for cut in pictures for tile in cut.tiles]
+        token_ids = self.render(messages, grids, numbered=numbered)
         return Prompt(
-            token_ids=tuple(self.render(messages, grids, numbered=numbered)),
+            token_ids=tuple(token_ids),
             tokenizer=self.reader,
             stop_token_ids=frozenset(self.vocabulary.control_ids[stop] for stop in self.writer.dialect.stops),
             strips_answer=True,
             penalizes_prompt=False,
             rewrites=CLEAN_UP if self.cleans_up else (),
-            features=self._features(tiles) if tiles else {},
+            **self._features(token_ids, [cut.tiles for pictures in cuts.values() for cut in pictures]),
         )
 
     def render(
@@ -105,7 +108,19 @@ class MiniCPMV:
             check_room(num_tokens, self.facts.max_model_len, part.param)
         return cuts
 
-    def _features(self, tiles: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _features(self, token_ids: Sequence[int], pictures: Sequence[Sequence[torch.Tensor]]) -> dict[str, Any]:
+        """Return a prompt's media; what sees its companions is one piece with them."""
+        if not pictures:
+            return {}
+        tiles = [tile for picture in pictures for tile in picture]
+        together = [tiles] if self.sees_padding else pictures
+        placeholder = self.vocabulary.control_ids[PLACEHOLDER.token]
+        places = [index for index, token_id in enumerate(token_ids) if token_id == placeholder]
+        lengths = [self.writer.tile_length * len(picture) for picture in together]
+        given = [self._strips(picture) for picture in together]
+        return {"features": self._strips(tiles), "pieces": place("image", given, places, lengths)}
+
+    def _strips(self, tiles: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
         size = self.slicer.patch_size
         grids = [[side // size for side in tile.shape[1:]] for tile in tiles]
         strips = torch.cat([strip(tile, size) for tile in tiles], dim=-1)
@@ -137,6 +152,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> MiniCPMV:
         reader=ReplyReader(vocabulary, dialect),
         writer=Writer(dialect, config.query_num, checkpoint.system or dialect.system),
         slicer=_read_slicer(read_json(checkpoint.directory / "preprocessor_config.json")),
+        sees_padding=config.has_flat_positions,
         cleans_up=read_json(checkpoint.directory / "tokenizer_config.json").get("clean_up_tokenization_spaces", False),
     )
 

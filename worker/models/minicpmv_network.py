@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import linear, pad, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionTransformer
 
 from worker.models.minicpmv_config import MiniCPMVConfig
@@ -87,17 +88,28 @@ class MiniCPMV(PreTrainedModel):  # type: ignore[misc]  # transformers is untype
         self.resampler = Resampler(config)
         self.post_init()
 
+    def get_decoder(self) -> Any:
+        """Return the language model, which transformers doesn't look for under its name here."""
+        return self.llm
+
+    def get_image_features(self, pixel_values: torch.Tensor, tile_grids: torch.Tensor) -> BaseModelOutputWithPooling:
+        """Return what `see` does, as transformers' own models do."""
+        return BaseModelOutputWithPooling(pooler_output=self.see(pixel_values, tile_grids))
+
     def forward(
         self,
         input_ids: torch.Tensor,
         pixel_values: torch.Tensor | None = None,
         tile_grids: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run the language model; the first placeholders in the only row of ids stand for the tiles given."""
         embeds = self.llm.get_input_embeddings()(input_ids)
         if pixel_values is not None and tile_grids is not None:
-            seen = self.see(pixel_values, tile_grids).flatten(0, 1)
+            mm_encoder_outputs = {"image": self.get_image_features(pixel_values, tile_grids)}
+        if mm_encoder_outputs is not None:
+            seen = mm_encoder_outputs["image"].pooler_output.flatten(0, 1)
             # An answer that is continued may hold the token as well, behind the prompt's.
             places = (input_ids[0] == self.config.image_token_id).nonzero()[: len(seen), 0]
             embeds[0, places] = seen

@@ -1,9 +1,13 @@
 """The pictures of a conversation, for families that take nothing else and give each the same number of tokens."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import torch
 
 from shared.errors import InvalidMedia
 from shared.job import MediaKind, MediaPart, Message
+from worker.engine.pieces import place
 from worker.models.refusal import check_room, check_turn
 
 
@@ -22,3 +26,13 @@ def find_pictures(messages: Sequence[Message], num_tokens: int, max_model_len: i
                 pictures.append(part)
                 check_room(num_tokens * len(pictures), max_model_len, part.param)
     return pictures
+
+
+def see(pictures: Sequence[torch.Tensor], places: Sequence[int], num_tokens: int) -> dict[str, Any]:
+    """Return a prompt's pictures, each [3, side, side]; `places` are the indices of all their tokens in it."""
+    pixels = torch.stack([*pictures])
+    given = [{"pixel_values": picture} for picture in torch.split(pixels, 1)]
+    return {
+        "features": {"pixel_values": pixels, "image_positions": torch.tensor(places)},
+        "pieces": place("image", given, places, [num_tokens] * len(given)),
+    }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from shared.catalogue import MODEL_TYPES
 from shared.errors import ContextLengthExceeded, InvalidMedia, InvalidRequest
 from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, ProcessorParams, Role, TextPart
 from worker.checkpoint import check_context, locate, read_json, read_sampling
+from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_device, choose_dtype, describe
@@ -71,12 +73,22 @@ class Qwen2Audio:
         check_wishes(processor, known=())
         recordings = self._listen(messages, media)
         counts = {part: num_rows(recording.num_frames) for part, recording in recordings.items()}
+        token_ids = self.render(messages, counts)
         return Prompt(
-            token_ids=tuple(self.render(messages, counts)),
+            token_ids=tuple(token_ids),
             tokenizer=self.decoder,
             stop_token_ids=frozenset(self.vocabulary.control_ids[stop.token] for stop in (_END, _ENDOFTEXT)),
-            features=_features(recordings.values()) if recordings else {},
+            **self._features(token_ids, list(recordings.values())),
         )
+
+    def _features(self, token_ids: Sequence[int], recordings: Sequence[Recording]) -> dict[str, Any]:
+        if not recordings:
+            return {}
+        placeholder = self.vocabulary.control_ids[_AUDIO.token]
+        places = [index for index, token_id in enumerate(token_ids) if token_id == placeholder]
+        lengths = [num_rows(recording.num_frames) for recording in recordings]
+        given = [_frames([recording]) for recording in recordings]
+        return {"features": _frames(recordings), "pieces": place("audio", given, places, lengths)}
 
     def render(
         self, messages: Sequence[Message], counts: Mapping[MediaPart, int], *, escapes: bool = True
@@ -128,7 +140,7 @@ class Qwen2Audio:
         return Recording(mel, num_frames=ceil(len(signal) / self.extractor.hop_length))
 
 
-def _features(recordings: Collection[Recording]) -> dict[str, torch.Tensor]:
+def _frames(recordings: Collection[Recording]) -> dict[str, torch.Tensor]:
     return {
         "input_features": torch.from_numpy(np.stack([recording.mel for recording in recordings])),
         "num_frames": torch.tensor([recording.num_frames for recording in recordings]),

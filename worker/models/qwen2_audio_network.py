@@ -11,7 +11,7 @@ from torch.nn.functional import gelu
 from transformers import Qwen2AudioForConditionalGeneration
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutputWithPast
 
 
 def num_rows(num_frames: int) -> int:
@@ -31,6 +31,7 @@ class Qwen2AudioNetwork(Qwen2AudioForConditionalGeneration):  # type: ignore[mis
         input_ids: torch.Tensor,
         input_features: torch.Tensor | None = None,
         num_frames: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         logits_to_keep: int = 0,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
@@ -41,12 +42,18 @@ class Qwen2AudioNetwork(Qwen2AudioForConditionalGeneration):  # type: ignore[mis
         """
         embeds = self.get_input_embeddings()(input_ids)
         if input_features is not None and num_frames is not None:
-            rows = [self.hear(mel, n) for mel, n in zip(input_features, num_frames.tolist(), strict=True)]
-            heard = torch.cat(rows).to(embeds.dtype)
+            mm_encoder_outputs = {"audio": self.get_audio_features(input_features, num_frames)}
+        if mm_encoder_outputs is not None:
+            heard = torch.cat(mm_encoder_outputs["audio"].pooler_output).to(embeds.dtype)
             places = (input_ids[0] == self.config.audio_token_id).nonzero()[: len(heard), 0]
             embeds[0, places] = heard
         output = self.model.language_model(inputs_embeds=embeds, **kwargs)
         return CausalLMOutputWithPast(logits=self.lm_head(output.last_hidden_state[:, -logits_to_keep:]))
+
+    def get_audio_features(self, input_features: torch.Tensor, num_frames: torch.Tensor) -> BaseModelOutputWithPooling:
+        """Return the recordings' rows, [rows, hidden] each."""
+        rows = [self.hear(mel, n) for mel, n in zip(input_features, num_frames.tolist(), strict=True)]
+        return BaseModelOutputWithPooling(pooler_output=rows)
 
     def hear(self, mel: torch.Tensor, num_frames: int) -> torch.Tensor:
         """Return the rows of one recording, shape [rows, hidden].

@@ -4,7 +4,7 @@ The network is `qwen_vl_weights`, its vision tower `qwen_vl_vision`, its long te
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 from typing import Any
@@ -20,7 +20,7 @@ from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts
 from worker.models.memory import start_runner
 from worker.models.native import build_native
-from worker.models.pictures import find_pictures
+from worker.models.pictures import find_pictures, see
 from worker.models.pixels import to_pixels
 from worker.models.qwen_tokenizer import GROUNDING, IMAGE_END, IMAGE_PAD, IMAGE_START, read_ranks
 from worker.models.qwen_vl_length import ATTENTION, LengthTricks
@@ -66,7 +66,7 @@ class QwenVLChat:
             token_ids=tuple(token_ids),
             tokenizer=self.decoder,
             stop_token_ids=frozenset(self.vocabulary.control_ids[token] for token in _STOPS),
-            features=self._features(token_ids, [(part, media[part]) for part in pictures], processor.max_pixels),
+            **self._features(token_ids, [(part, media[part]) for part in pictures], processor.max_pixels),
             row_features={"ntk_alpha": self.tricks.ntk_alpha(len(token_ids))},
         )
 
@@ -121,17 +121,14 @@ class QwenVLChat:
 
     def _features(
         self, token_ids: Sequence[int], pictures: Sequence[tuple[MediaPart, bytes]], max_pixels: int | None
-    ) -> Mapping[str, torch.Tensor]:
+    ) -> dict[str, Any]:
         if not pictures:
             return {}
         start = self.vocabulary.control_ids[IMAGE_START]
         starts = torch.tensor([index + 1 for index, token_id in enumerate(token_ids) if token_id == start])
         decoded = [shrink(decode_image(content, part.param), max_pixels) for part, content in pictures]
-        seen = [to_pixels(picture, self.side) for picture in decoded]
-        return {
-            "pixel_values": torch.stack(seen),
-            "image_positions": (starts[:, None] + torch.arange(NUM_QUERIES)).flatten(),
-        }
+        places = (starts[:, None] + torch.arange(NUM_QUERIES)).flatten()
+        return see([to_pixels(picture, self.side) for picture in decoded], places.tolist(), NUM_QUERIES)
 
 
 def load(settings: WorkerSettings, report: Callable[[str], None]) -> QwenVLChat:

@@ -3,10 +3,14 @@
 from typing import Any
 
 import torch
-from transformers import CLIPVisionConfig, LlavaConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+from transformers import CLIPVisionConfig, LlavaConfig, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen2Model
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Chunk, ConversionOps, WeightConverter, WeightRenaming
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPooling,
+    CausalLMOutputWithPast,
+)
 
 from worker.models.family import LoadError
 from worker.models.qwen_vl_length import LengthTricks, rotation
@@ -20,6 +24,35 @@ class QwenVLConfig(LlavaConfig):  # type: ignore[misc]  # transformers is untype
     """The two parts' configurations under a name of its own."""
 
     model_type = "qwen_vl"
+
+
+class StretchingModel(Qwen2Model):  # type: ignore[misc]  # transformers is untyped
+    """Qwen2's own blocks, whose forward can't be told of the rows' rotations and scales."""
+
+    tricks: LengthTricks
+
+    def forward(
+        self,
+        inputs_embeds: torch.Tensor,
+        position_ids: torch.Tensor,
+        ntk_alpha: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Any = None,
+    ) -> BaseModelOutputWithPast:
+        """Read rows of shape [rows, tokens, hidden] by each one's own `ntk_alpha`, shape [rows]."""
+        hidden, text = inputs_embeds, self.config
+        cos, sin = rotation(position_ids, ntk_alpha, text.rope_parameters["rope_theta"], text.head_dim)
+        rotations = cos.to(hidden.dtype), sin.to(hidden.dtype)
+        scale = self.tricks.query_scale(position_ids)
+        for layer in self.layers:
+            hidden = layer(
+                hidden,
+                attention_mask=attention_mask,
+                position_embeddings=rotations,
+                past_key_values=past_key_values,
+                query_scale=scale,
+            )
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden))
 
 
 class QwenVL(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
@@ -36,12 +69,18 @@ class QwenVL(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         self.language_model = Qwen2ForCausalLM(config.text_config)
         text = config.text_config
         self.tricks = LengthTricks(text.seq_length, text.use_dynamic_ntk, text.use_logn_attn)
+        self.language_model.model = StretchingModel(text)
+        self.language_model.model.tricks = self.tricks
         self.post_init()
 
     def see(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Return the pictures' rows, shape [pictures, queries, width]."""
         rows: torch.Tensor = self.visual(pixel_values.to(self.dtype))
         return rows
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+        """Return the pictures' rows as transformers' own models do."""
+        return BaseModelOutputWithPooling(pooler_output=self.see(pixel_values))
 
     def forward(
         self,
@@ -53,6 +92,7 @@ class QwenVL(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         attention_mask: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         image_positions: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         logits_to_keep: int = 0,
         use_cache: bool = False,
     ) -> CausalLMOutputWithPast:
@@ -62,34 +102,21 @@ class QwenVL(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         """
         hidden = self.language_model.model.embed_tokens(input_ids)
         if pixel_values is not None:
-            hidden[0, image_positions] = self.see(pixel_values).flatten(0, 1).to(hidden.dtype)
+            mm_encoder_outputs = {"image": self.get_image_features(pixel_values)}
+        if mm_encoder_outputs is not None:
+            hidden[0, image_positions] = mm_encoder_outputs["image"].pooler_output.flatten(0, 1).to(hidden.dtype)
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
         if ntk_alpha is None:
             ntk_alpha = torch.ones(len(input_ids), device=input_ids.device)
-        hidden = self._read(hidden, position_ids, ntk_alpha, attention_mask, past_key_values if use_cache else None)
+        hidden = self.language_model.model(
+            inputs_embeds=hidden,
+            position_ids=position_ids,
+            ntk_alpha=ntk_alpha,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values if use_cache else None,
+        ).last_hidden_state
         return CausalLMOutputWithPast(logits=self.language_model.lm_head(hidden[:, -logits_to_keep:]))
-
-    def _read(
-        self,
-        hidden: torch.Tensor,
-        positions: torch.Tensor,
-        ntk_alpha: torch.Tensor,
-        mask: torch.Tensor | None,
-        cache: Any,
-    ) -> torch.Tensor:
-        """Run Qwen2's own blocks, as its forward can't be told of the rows' rotations and scales."""
-        text = self.config.text_config
-        cos, sin = rotation(positions, ntk_alpha, text.rope_parameters["rope_theta"], text.head_dim)
-        rotations = cos.to(hidden.dtype), sin.to(hidden.dtype)
-        scale = self.tricks.query_scale(positions)
-        model = self.language_model.model
-        for layer in model.layers:
-            hidden = layer(
-                hidden, attention_mask=mask, position_embeddings=rotations, past_key_values=cache, query_scale=scale
-            )
-        normed: torch.Tensor = model.norm(hidden)
-        return normed
 
 
 class SplitHeads(ConversionOps):  # type: ignore[misc]  # transformers is untyped

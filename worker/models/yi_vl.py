@@ -4,8 +4,9 @@ The weights' layout is `yi_vl_weights`. Prompt and pictures follow the authors' 
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -20,7 +21,7 @@ from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts
 from worker.models.memory import start_runner
 from worker.models.native import build_native
-from worker.models.pictures import find_pictures
+from worker.models.pictures import find_pictures, see
 from worker.models.pixels import MEAN, to_pixels
 from worker.models.refusal import check_wishes
 from worker.models.tokenizer import read_vocabulary
@@ -80,7 +81,7 @@ class YiVLChat:
             stop_token_ids=frozenset({self.vocabulary.control_ids[_END]}),
             stop=(_BORDER,),
             strips_answer=True,
-            features=self._features(token_ids, [(part, media[part]) for part in pictures], processor.max_pixels),
+            **self._features(token_ids, [(part, media[part]) for part in pictures], processor.max_pixels),
         )
 
     def render(self, messages: Sequence[Message], *, escapes: bool = True) -> list[int]:
@@ -108,14 +109,13 @@ class YiVLChat:
 
     def _features(
         self, token_ids: Sequence[int], pictures: Sequence[tuple[MediaPart, bytes]], max_pixels: int | None
-    ) -> Mapping[str, torch.Tensor]:
+    ) -> dict[str, Any]:
         if not pictures:
             return {}
         place = self.vocabulary.control_ids[_PLACE]
-        return {
-            "pixel_values": torch.stack([self._see(content, part.param, max_pixels) for part, content in pictures]),
-            "image_positions": torch.tensor([i for i, token_id in enumerate(token_ids) if token_id == place]),
-        }
+        places = [index for index, token_id in enumerate(token_ids) if token_id == place]
+        seen = [self._see(content, part.param, max_pixels) for part, content in pictures]
+        return see(seen, places, self.picture_length)
 
     def _see(self, content: bytes, param: str, max_pixels: int | None) -> torch.Tensor:
         """Return one picture in the middle of a square of CLIP's mean colour, shape [3, side, side]."""

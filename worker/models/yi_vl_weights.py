@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from worker.checkpoint import read_json
 from worker.models.family import LoadError
@@ -69,18 +70,25 @@ class YiVL(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         rows: torch.Tensor = self.projector(blocks[self.config.vision_feature_layer][:, 1:])
         return rows
 
+    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+        """Return the pictures' rows as transformers' own models do."""
+        return BaseModelOutputWithPooling(pooler_output=self.see(pixel_values))
+
     def forward(
         self,
         input_ids: torch.Tensor,
         pixel_values: torch.Tensor | None = None,
         image_positions: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         logits_to_keep: int = 0,
         **arguments: Any,
     ) -> Any:
         """Read tokens as Llama does, after the rows of the pictures took `image_positions`, shape [rows]."""
         embeds = self.language_model.get_input_embeddings()(input_ids)
         if pixel_values is not None:
-            embeds[0, image_positions] = self.see(pixel_values).flatten(0, 1).to(embeds.dtype)
+            mm_encoder_outputs = {"image": self.get_image_features(pixel_values)}
+        if mm_encoder_outputs is not None:
+            embeds[0, image_positions] = mm_encoder_outputs["image"].pooler_output.flatten(0, 1).to(embeds.dtype)
         return self.language_model(inputs_embeds=embeds, logits_to_keep=logits_to_keep, **arguments)
 
 

@@ -140,10 +140,12 @@ def test_interrupted_answer_that_names_a_placeholder_goes_on(model):
 
 def _forced(runner, forced, token_ids):
     """Decode step by step, saying these tokens first whatever the model wants."""
-    wanted = runner.prefill(forced, 0)
+    prefill = runner.prefill(forced, 0, 0)
+    while not prefill.is_complete:
+        prefill.advance(1000)
     for position in range(12):
-        forced.push(token_ids[position] if position < len(token_ids) else wanted)
         wanted = runner.decode([forced])[0]
+        forced.push(token_ids[position] if position < len(token_ids) else wanted)
     return forced
 
 

@@ -1,0 +1,71 @@
+"""A runner that counts: a row is the list of the tokens in it, and the next token the number of tokens so far."""
+
+from worker.engine.pieces import identify
+from worker.engine.rows import Content
+from worker.engine.runner import MediaStats
+from worker.engine.token import Token
+
+
+class Numbers:
+    def decode(self, token_ids):
+        return "".join(f"{t} " for t in token_ids)
+
+
+class CountingPrefill:
+    def __init__(self, runner, sequence, row, num_cached):
+        self.tokens = tokens_of(sequence)[:-1]
+        self.is_poisoned = sequence.id.startswith("poison")
+        self.runner, self.row = runner, row
+        assert runner.rows[row][:num_cached] == self.tokens[:num_cached]
+        del runner.rows[row][num_cached:]
+
+    @property
+    def num_tokens(self):
+        return len(self.runner.rows[self.row])
+
+    @property
+    def is_complete(self):
+        return self.num_tokens == len(self.tokens) and not self.is_poisoned
+
+    def advance(self, budget):
+        if self.is_poisoned:
+            raise RuntimeError("this prompt breaks the model")
+        chunk = self.tokens[self.num_tokens :][:budget]
+        self.runner.rows[self.row] += chunk
+        self.runner.reads.append(len(chunk))
+        return len(chunk)
+
+
+class CountingRunner:
+    adapters = None
+    media_stats = MediaStats()
+
+    def __init__(self, num_rows=8):
+        self.rows = [[] for _ in range(num_rows)]
+        self.batch_sizes = []
+        self.reads = []
+
+    def content(self, sequence):
+        return Content(sequence.adapter, identify(sequence.prompt, sequence.token_ids))
+
+    def prefill(self, sequence, row, num_cached):
+        return CountingPrefill(self, sequence, row, num_cached)
+
+    def decode(self, sequences):
+        for row, sequence in zip(self.rows, sequences, strict=False):
+            assert row == tokens_of(sequence)[:-1]
+            row.append(sequence.last_token_id)
+        if any(s.id.startswith("bomb") for s in sequences):
+            raise RuntimeError("the step breaks")
+        self.batch_sizes.append(len(sequences))
+        return [Token(s.num_tokens) for s in sequences]
+
+    def copy(self, source, target, num_tokens):
+        self.rows[target] = self.rows[source][:num_tokens]
+
+    def swap(self, row, other):
+        self.rows[row], self.rows[other] = self.rows[other], self.rows[row]
+
+
+def tokens_of(sequence):
+    return [*sequence.prompt.token_ids, *sequence.token_ids]

@@ -1,0 +1,203 @@
+"""Who runs when, and what rows hold meanwhile; with a runner whose rows are lists of tokens."""
+
+import random
+
+import pytest
+
+from shared.events import FinishReason
+from shared.job import SamplingParams
+from tests.worker.counting import CountingRunner, Numbers
+from worker.engine.engine import Engine
+from worker.engine.prompt import Prompt
+from worker.engine.sequence import Sequence
+
+
+def sequence(name, tokens, max_tokens=3, **given):
+    return Sequence(name, Prompt(token_ids=tuple(tokens), tokenizer=Numbers()), SamplingParams(), max_tokens, **given)
+
+
+def finish(engine):
+    outputs = []
+    while engine.has_work:
+        outputs += engine.step()
+    return outputs
+
+
+def test_running_sequences_get_a_token_in_every_step_of_a_long_prefill():
+    runner = CountingRunner()
+    engine = Engine(runner, max_num_seqs=2, max_num_batched_tokens=16)
+    engine.add(sequence("short", range(4), max_tokens=20))
+    engine.step()
+    engine.add(sequence("long", range(100, 200), max_tokens=2))
+
+    steps = [engine.step() for _ in range(8)]
+
+    assert all("short" in {output.sequence_id for output in outputs} for outputs in steps)
+    assert [index for index, outputs in enumerate(steps) if any(o.sequence_id == "long" for o in outputs)] == [6, 7]
+    assert max(runner.reads) == 15
+
+
+def test_short_prompts_share_a_step_within_its_budget():
+    runner = CountingRunner()
+    engine = Engine(runner, max_num_seqs=8, max_num_batched_tokens=16)
+    for index in range(5):
+        engine.add(sequence(f"{index}", range(100 * index, 100 * index + 6)))
+
+    engine.step()
+
+    assert runner.batch_sizes == [2]  # and a third one as far as the budget goes
+    assert sum(runner.reads) <= 16
+
+
+def test_higher_priority_goes_first_and_equals_in_the_order_they_came():
+    engine = Engine(CountingRunner(), max_num_seqs=1)
+    for name, priority in (("a", 0), ("b", 0), ("urgent", 5), ("c", 0), ("idle", -1), ("urgent too", 5)):
+        engine.add(sequence(name, [1, 2], max_tokens=1, priority=priority))
+
+    outputs = finish(engine)
+
+    assert [output.sequence_id for output in outputs] == ["urgent", "urgent too", "a", "b", "c", "idle"]
+
+
+def test_sequence_cancelled_amid_its_prefill_leaves_at_once():
+    runner = CountingRunner()
+    engine = Engine(runner, max_num_seqs=2, max_num_batched_tokens=16)
+    engine.add(sequence("long", range(1000)))
+    engine.step()
+
+    output = engine.abort("long")
+
+    assert output is not None
+    assert output.finish_reason is FinishReason.CANCELLED
+    assert not engine.has_work
+    assert sum(runner.reads) <= 16
+
+
+def test_what_a_cancelled_prefill_read_is_not_read_again():
+    engine = Engine(runner := CountingRunner(), max_num_seqs=2, max_num_batched_tokens=16)
+    engine.add(sequence("long", range(100)))
+    engine.step()
+    engine.abort("long")
+    again = sequence("again", range(100))
+    engine.add(again)
+
+    finish(engine)
+
+    assert again.num_cached_tokens == 16
+    assert sum(runner.reads) == 99
+
+
+def test_next_turn_reads_only_what_is_new():
+    engine = Engine(runner := CountingRunner(), max_num_seqs=2)
+    first = sequence("first", range(50), max_tokens=10)
+    engine.add(first)
+    finish(engine)
+    runner.reads.clear()
+    second = sequence("second", [*range(50), *first.token_ids, *range(500, 520)])
+    engine.add(second)
+
+    finish(engine)
+
+    assert second.num_cached_tokens == 59  # the answer's last token was never fed
+    assert sum(runner.reads) == 20
+    assert engine.stats.cached_tokens == 59
+    assert engine.stats.prefix_hits == 1
+
+
+def test_choices_of_one_prompt_share_one_prefill():
+    engine = Engine(runner := CountingRunner(), max_num_seqs=4)
+    choices = [sequence(f"{index}", range(100), max_tokens=5 + index) for index in range(4)]
+    for choice in choices:
+        engine.add(choice)
+
+    finish(engine)
+
+    assert [choice.num_cached_tokens for choice in choices] == [0, 99, 99, 99]
+    assert runner.reads == [99]
+
+
+@pytest.mark.parametrize("other", [{"adapter": 1}, {"tokens": [99, *range(1, 50)]}])
+def test_nothing_is_shared_where_adapter_or_first_token_differ(other):
+    engine = Engine(CountingRunner(), max_num_seqs=2)
+    engine.add(sequence("first", range(50)))
+    finish(engine)
+    second = sequence("second", other.pop("tokens", range(50)), **other)
+    engine.add(second)
+
+    finish(engine)
+
+    assert second.num_cached_tokens == 0
+
+
+def test_row_not_used_for_longest_goes_first():
+    engine = Engine(CountingRunner(), max_num_seqs=3)
+    talks = [range(50), range(100, 150), range(200, 250)]
+
+    def ask(name, tokens):
+        asked = sequence(name, tokens)
+        engine.add(asked)
+        finish(engine)
+        return asked
+
+    answers = [ask(f"{index}", talk).token_ids for index, talk in enumerate(talks)]
+    ask("goes on", [*talks[0], *answers[0], 7])
+    ask("new", range(300, 350))
+
+    assert ask("second again", talks[2]).num_cached_tokens == 49
+    assert ask("first again", talks[0]).num_cached_tokens == 49
+    assert ask("gone", talks[1]).num_cached_tokens == 0
+
+
+def test_a_row_that_broke_is_not_used_again():
+    engine = Engine(CountingRunner(), max_num_seqs=2)
+    engine.add(sequence("bomb", range(50)))
+    finish(engine)
+    after = sequence("after", range(50))
+    engine.add(after)
+
+    finish(engine)
+
+    assert after.num_cached_tokens == 0
+
+
+def test_without_prefix_caching_everything_is_read():
+    engine = Engine(runner := CountingRunner(), max_num_seqs=2, enable_prefix_caching=False)
+    for name in ("first", "second"):
+        engine.add(sequence(name, range(50)))
+    finish(engine)
+
+    assert runner.reads == [49, 49]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whoever_comes_leaves_or_breaks_every_sequence_ends_once_and_rows_stay_dense(seed):
+    """The runner checks before each step that every running row holds its sequence's tokens and nothing else."""
+    dice = random.Random(seed)
+    num_rows = dice.randint(1, 5)
+    engine = Engine(CountingRunner(num_rows), num_rows, max_num_batched_tokens=num_rows + dice.randint(1, 12))
+    told, ends = {}, {}
+
+    def hear(outputs):
+        for output in outputs:
+            assert output.sequence_id not in ends, "nothing follows an end"
+            if output.is_last:
+                ends[output.sequence_id] = output
+
+    for step in range(300):
+        if dice.random() < 0.4 and step < 200:
+            fate = dice.choice(["", "", "", "", "", "", "poison", "bomb"] if step % 10 == 0 else [""])
+            known = tuple(range(900, 900 + dice.choice([0, 0, 0, 2])))
+            prompt = [*range(dice.randint(1, 20)), *(dice.choices(range(3), k=dice.randint(0, 8)))]
+            new = sequence(
+                f"{fate}{step}", prompt, dice.randint(1, 9), token_ids=known, adapter=dice.randint(0, 1)
+            )  # fmt: skip
+            told[new.id] = new
+            engine.add(new)
+        if dice.random() < 0.1 and told:
+            aborted = engine.abort(dice.choice(sorted(told)))
+            hear([] if aborted is None else [aborted])
+        hear(engine.step())
+    hear(finish(engine))
+
+    assert told.keys() == ends.keys()
+    assert all(told[name].token_ids for name, end in ends.items() if end.finish_reason is FinishReason.LENGTH)
