@@ -56,6 +56,7 @@ class Choices:
                 max_tokens,
                 known.token_ids,
                 adapter,
+                job.priority,
                 held=tuple(map(_scored_again, known.held)),
             )
 

@@ -61,18 +61,19 @@ class Worker:
         self._metrics = metrics
         self._tracing = tracing
         self._tasks = Tasks()
-        metrics.watch("num_requests_running", "Jobs that this worker holds.", lambda: len(self._tasks))
         info, loop = heartbeat.info, asyncio.get_running_loop()
         max_num_seqs = min(settings.max_num_seqs, model.facts.max_num_seqs or settings.max_num_seqs)
         heartbeat.update(slots=max_num_seqs)
         self._publisher = Publisher(redis, info.model, self._tasks.fence)
+        engine = Engine(
+            model.runner,
+            max_num_seqs,
+            settings.max_num_batched_tokens,
+            enable_prefix_caching=settings.enable_prefix_caching,
+        )
+        metrics.watch(lambda: len(self._tasks), lambda: engine.stats)
         self._engine = EngineThread(
-            Engine(
-                model.runner,
-                max_num_seqs,
-                settings.max_num_batched_tokens,
-                enable_prefix_caching=settings.enable_prefix_caching,
-            ),
+            engine,
             on_step=lambda outputs: loop.call_soon_threadsafe(self._tasks.deliver, outputs),
         )
         self._adapters = Adapters(redis, heartbeat, model, self._engine)

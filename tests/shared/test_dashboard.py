@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 from api.metrics import GatewayMetrics
+from worker.engine.engine import EngineStats
+from worker.engine.runner import MediaStats
 from worker.metrics import WorkerMetrics
 
 BOARD = Path(__file__).parents[2] / "deploy/grafana.json"
@@ -13,7 +15,7 @@ OPERATIONS = Path(__file__).parents[2] / "docs/operations.md"
 
 def told() -> set[str]:
     worker = WorkerMetrics("model")
-    worker.watch("num_requests_running", "as the worker does", lambda: 0)
+    worker.watch(lambda: 0, lambda: EngineStats(0, 0, 0, 0, 0, MediaStats()))
     registries = (GatewayMetrics().registry, worker.registry)
     return {name for registry in registries for family in registry.collect() for name in names(family)}
 

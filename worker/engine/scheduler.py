@@ -19,7 +19,7 @@ class Reading:
 
 
 class Scheduler:
-    """Higher priority first, then first come, first served, into a fixed number of rows.
+    """Lower priority numbers first, then first come, first served, into a fixed number of rows.
 
     The running sequences always fill rows 0 to n-1, so that the cache can be used as a view. One prompt is read at a
     time: whoever shares it finds it whole.
@@ -46,7 +46,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Put a sequence in line."""
-        heappush(self._line, (-sequence.priority, next(self._arrivals), sequence))
+        heappush(self._line, (sequence.priority, next(self._arrivals), sequence))
 
     def next_in_line(self) -> Sequence | None:
         """Take the next sequence, if a row is free for it."""

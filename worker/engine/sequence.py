@@ -28,7 +28,7 @@ class Sequence:
     `token_ids` given at the start are an earlier attempt's answer so far: they are continued,
     not generated again, and their text isn't shown again. `held` are the last of them, where their
     log-probabilities are still to be told. `adapter` is a slot of the runner. Of those that wait the one with the
-    highest `priority` goes first. `num_cached_tokens` of the prompt didn't have to be read.
+    lowest `priority` goes first. `num_cached_tokens` of the prompt didn't have to be read.
     """
 
     def __init__(

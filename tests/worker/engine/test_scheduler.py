@@ -49,9 +49,9 @@ def test_short_prompts_share_a_step_within_its_budget():
     assert sum(runner.reads) <= 16
 
 
-def test_higher_priority_goes_first_and_equals_in_the_order_they_came():
+def test_lower_priority_number_goes_first_and_equals_in_the_order_they_came():
     engine = Engine(CountingRunner(), max_num_seqs=1)
-    for name, priority in (("a", 0), ("b", 0), ("urgent", 5), ("c", 0), ("idle", -1), ("urgent too", 5)):
+    for name, priority in (("a", 0), ("b", 0), ("urgent", -5), ("c", 0), ("idle", 1), ("urgent too", -5)):
         engine.add(sequence(name, [1, 2], max_tokens=1, priority=priority))
 
     outputs = finish(engine)
