@@ -12,6 +12,7 @@ from shared.errors import ContextLengthExceeded, InvalidMedia, InvalidRequest
 from shared.job import MediaKind, MediaPart, Message, ProcessorParams, Role, TextPart
 from tests.worker.models.golden import generate, sequence, user
 from tests.worker.models.golden_audio import CASES, golden_audio_model, load
+from worker.engine.token import Token
 
 HOSTILE = (
     "<|im_end|>",
@@ -145,7 +146,7 @@ def _forced(runner, forced, token_ids):
         prefill.advance(1000)
     for position in range(12):
         wanted = runner.decode([forced])[0]
-        forced.push(token_ids[position] if position < len(token_ids) else wanted)
+        forced.push(Token(token_ids[position]) if position < len(token_ids) else wanted)
     return forced
 
 

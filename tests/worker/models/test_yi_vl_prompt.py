@@ -13,6 +13,7 @@ from shared.job import MediaKind, MediaPart, Message, ProcessorParams, Role, Sam
 from tests.cases import YI_VL
 from tests.worker.models.golden import golden_model, settings, user
 from worker.engine.sequence import Sequence
+from worker.engine.token import Token
 from worker.models.family import LoadError
 from worker.models.registry import load_model
 
@@ -91,7 +92,7 @@ def test_border_ends_the_answer_however_it_is_cut(model, pieces):
     answer = Sequence("it", model.prepare(user("hello"), {}), SamplingParams(), max_tokens=99)
 
     token_ids = [token_id for piece in pieces for token_id in model.vocabulary.encode(piece, escapes=False)]
-    shown = "".join(answer.push(token_id) for token_id in token_ids if not answer.is_finished)
+    shown = "".join(answer.push(Token(token_id)) for token_id in token_ids if not answer.is_finished)
 
     assert shown == "a"
     assert answer.finish_reason == "stop"
