@@ -17,7 +17,7 @@ def test_context_is_the_models_own_where_it_fits():
     runner, words = start(trained=3000, max_num_seqs=2)
 
     assert runner.max_model_len == 3000
-    assert words == []
+    assert not any("context" in said for said in words)
 
 
 def test_context_is_cut_to_what_fits_and_the_operator_is_told():
