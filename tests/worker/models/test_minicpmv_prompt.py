@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from shared.errors import ContextLengthExceeded, InvalidMedia, InvalidRequest
-from shared.job import MediaKind, MediaPart, Message, ProcessorParams, Role, TextPart
+from shared.job import MediaKind, MediaPart, Message, ProcessorParams, Role, SamplingParams, TextPart
 from tests.cases import INTERNVL2, MINICPMV
 from tests.worker.models.golden import generate, sequence, settings, user
 from tests.worker.models.golden import golden_model as golden_internvl2
@@ -235,7 +235,7 @@ def test_grounding_survives_decoding_and_turn_marks_do_not(model):
 
 def test_only_the_first_version_joins_punctuation_to_words(model):
     prompt = model.prepare(user("hello"), {})
-    answer = Answer(prompt, ())
+    answer = Answer(prompt, SamplingParams())
 
     text = (
         "".join(answer.push(token_id) for token_id in model.vocabulary.encode(" It 's 5 . Is n't it ? "))
