@@ -174,6 +174,24 @@ def test_module_says_what_it_owns_and_fits_in_the_head(path: Path) -> None:
         assert length <= MAX_FUNCTION_LINES, f"{function.name} has {length} lines"
 
 
+def test_bytes_of_strangers_meet_codecs_in_the_decoding_process_only() -> None:
+    codecs = {"worker.prepare.image", "worker.prepare.video", "worker.prepare.audio", "av", "decord", "soundfile"}
+    wrong = [
+        f"{name_of(path)} imports {module}"
+        for path in MODULES
+        for module, _ in imports(path)
+        if module in codecs and name_of(path) not in {"worker/prepare/child.py", *map(_file_of, codecs)}
+    ]
+    opening = [name_of(path) for path in MODULES if path.parts[-3] != "baton" and "Image.open(" in path.read_text()]
+
+    assert wrong == []
+    assert sorted(opening) == ["worker/prepare/image.py", "worker/prepare/video.py"]
+
+
+def _file_of(module: str) -> str:
+    return module.replace(".", "/") + ".py"
+
+
 def test_key_is_spelled_in_one_place() -> None:
     prefixes = re.findall(r'return f"([a-z:]+:)\{', (ROOT / "shared/keys.py").read_text())
     assert len(prefixes) > 5

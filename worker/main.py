@@ -30,6 +30,7 @@ from worker.loading import load_in_thread
 from worker.metrics import WorkerMetrics
 from worker.models.family import Model
 from worker.models.registry import find_model_type, served_name
+from worker.prepare.decoder import open_decoder
 from worker.publisher import Publisher
 from worker.queue import QueueWorker
 from worker.record import JobRecord
@@ -160,6 +161,9 @@ async def run_worker(settings: WorkerSettings, worker_id: str) -> None:
         model = await _load(settings, heartbeat, stop)
         if model is not None:
             tracing = stack.enter_context(open_tracing("baton-worker", worker_id))
+            decoder = stack.enter_context(open_decoder(settings.decoder_limits, settings.media_limits))
+            if model.facts.modalities:
+                decoder.warm()
             worker = Worker(settings, redis, heartbeat, model, metrics, tracing)
             await worker.serve(stop)
 

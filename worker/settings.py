@@ -6,6 +6,9 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from shared.settings import Named, Settings
+from worker.prepare.limits import DecoderLimits, MediaLimits
+
+MEDIA, DECODERS = MediaLimits(), DecoderLimits()
 
 
 class WorkerSettings(Settings):
@@ -34,6 +37,24 @@ class WorkerSettings(Settings):
         None, ge=1, le=65535, description="TCP port for Prometheus; workers of one machine need one each."
     )
     metrics_host: str = Field("127.0.0.1", description="Address of that port; 0.0.0.0 is every interface.")
+    max_image_pixels: int = Field(MEDIA.max_image_pixels, gt=0, description="Most pixels of a picture.")
+    max_video_frames: int = Field(MEDIA.max_video_frames, gt=0, description="Most frames of a whole clip.")
+    max_video_pixels: int = Field(
+        MEDIA.max_video_pixels, gt=0, description="Most pixels of the frames that are seen of a clip, together."
+    )
+    max_audio_s: float = Field(MEDIA.max_audio_s, gt=0, description="Longest recording in seconds.")
+    max_audio_channels: int = Field(MEDIA.max_audio_channels, gt=0, description="Most channels of a recording.")
+    max_audio_samples: int = Field(
+        MEDIA.max_audio_samples, gt=0, description="Most samples of a recording, all channels together."
+    )
+    max_decoded_bytes: int = Field(
+        MEDIA.max_decoded_bytes, gt=0, description="Most bytes that one request's media may take when decoded."
+    )
+    num_decoders: int = Field(DECODERS.num_decoders, gt=0, description="Most processes that decode at once.")
+    decode_timeout_s: float = Field(DECODERS.decode_timeout_s, gt=0, description="Longest time to decode one medium.")
+    decode_memory_bytes: int = Field(
+        DECODERS.decode_memory_bytes, ge=2**29, description="Most memory of a process that decodes."
+    )
     drain_timeout_s: float = Field(30.0, ge=0, description="After SIGTERM, running answers may take this long to end.")
     fake_ttft_ms: float = Field(0.0, ge=0, description="The fake model's time to its first token.")
     fake_itl_ms: float = Field(0.0, ge=0, description="The fake model's time between tokens.")
@@ -52,3 +73,12 @@ class WorkerSettings(Settings):
                 f"{self.max_num_seqs} running sequences: set it above --max_num_seqs"
             )
         return self
+    @property
+    def media_limits(self) -> MediaLimits:
+        """What a medium may be."""
+        return MediaLimits(**{name: getattr(self, name) for name in MediaLimits.__struct_fields__})
+
+    @property
+    def decoder_limits(self) -> DecoderLimits:
+        """What decoding one may cost."""
+        return DecoderLimits(**{name: getattr(self, name) for name in DecoderLimits.__struct_fields__})

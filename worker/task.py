@@ -27,6 +27,7 @@ from worker.engine.thread import EngineThread
 from worker.lease import Claim
 from worker.models.family import Model
 from worker.outbox import Outbox
+from worker.prepare.decoder import one_request
 from worker.publisher import Publisher
 from worker.record import JobRecord
 from worker.replay import Replay, read_replay
@@ -151,12 +152,16 @@ class ChatTask:
         adapter = self._adapter = await self._adapters.hold(self.job.adapter)
         media = await self._load_media()
         messages = _as_tuned(self.job.messages, None if adapter is None else adapter.system)
-        prompt = await asyncio.to_thread(self._model.prepare, messages, media, self.job.processor)
+        prompt = await asyncio.to_thread(self._render, messages, media)
         self._check_bias()
         max_tokens = self._max_tokens(prompt)
         self._record.prepare(len(prompt.token_ids))
         slot = BASE if adapter is None else adapter.slot
         return Choices(self.job, prompt, max_tokens, slot, replay.progress)
+
+    def _render(self, messages: tuple[Message, ...], media: dict[MediaPart, bytes]) -> Prompt:
+        with one_request():
+            return self._model.prepare(messages, media, self.job.processor)
 
     async def _load_media(self) -> dict[MediaPart, bytes]:
         parts = [part for message in self.job.messages for part in message.parts if isinstance(part, MediaPart)]

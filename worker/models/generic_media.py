@@ -10,10 +10,8 @@ from PIL import ImageOps
 from shared.errors import InvalidMedia
 from shared.job import MediaKind, MediaPart, ProcessorParams
 from worker.models.refusal import check_wish, check_wishes
-from worker.prepare.audio import decode_audio
-from worker.prepare.image import decode_image
+from worker.prepare.media import decode_audio, decode_frames, decode_image
 from worker.prepare.reduction import num_at_rate, shrink
-from worker.prepare.video import decode_frames
 
 DEFAULT_FPS = 2.0
 DEFAULT_NUM_FRAMES = 32

@@ -8,9 +8,8 @@ from PIL import Image
 
 from shared.job import ProcessorParams
 from worker.models.refusal import check_wish, check_wishes
-from worker.prepare.image import decode_image
+from worker.prepare.media import decode_frames, decode_image
 from worker.prepare.reduction import num_at_rate, shrink
-from worker.prepare.video import decode_frames
 
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)

@@ -10,9 +10,8 @@ from PIL import Image
 
 from shared.job import MediaKind, ProcessorParams
 from worker.models.refusal import check_wish, check_wishes
-from worker.prepare.image import decode_image
+from worker.prepare.media import decode_frames, decode_image
 from worker.prepare.reduction import shrink
-from worker.prepare.video import decode_frames
 
 MAX_FRAMES = 64
 """Most frames of a clip, unless a request wishes otherwise."""

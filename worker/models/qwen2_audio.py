@@ -30,7 +30,7 @@ from worker.models.refusal import check_wishes
 from worker.models.tokenizer import read_vocabulary
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
-from worker.prepare.audio import decode_audio
+from worker.prepare.media import decode_audio
 from worker.settings import WorkerSettings
 
 SYSTEM = "You are a helpful assistant."

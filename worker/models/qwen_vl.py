@@ -29,7 +29,7 @@ from worker.models.qwen_vl_weights import QwenVL, translate_config
 from worker.models.refusal import check_wishes
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
-from worker.prepare.image import decode_image
+from worker.prepare.media import decode_image
 from worker.prepare.reduction import shrink
 from worker.settings import WorkerSettings
 

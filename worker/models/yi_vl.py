@@ -28,7 +28,7 @@ from worker.models.tokenizer import read_vocabulary
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
 from worker.models.yi_vl_weights import TOWER, YiVL, read_config
-from worker.prepare.image import MAX_PIXELS, decode_image
+from worker.prepare.media import decode_image
 from worker.prepare.reduction import shrink
 from worker.settings import WorkerSettings
 
@@ -49,6 +49,8 @@ _PLACE = "<|startoftext|>"
 _END = "<|endoftext|>"
 _NAMES = {Role.USER: "Human", Role.ASSISTANT: "Assistant"}
 _CANVAS = tuple(int(255 * colour) for colour in MEAN)
+MAX_CANVAS_PIXELS = 178_956_970
+"""Of the square around a picture, which may be much larger than the picture is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +123,10 @@ class YiVLChat:
         """Return one picture in the middle of a square of CLIP's mean colour, shape [3, side, side]."""
         picture = shrink(decode_image(content, param), max_pixels)
         longer = max(picture.size)
-        if longer**2 > MAX_PIXELS:
+        if longer**2 > MAX_CANVAS_PIXELS:
             raise InvalidMedia(
-                f"the picture's longer side has {longer} pixels; the model sees squares of at most {MAX_PIXELS} pixels",
+                f"the picture's longer side has {longer} pixels; the model sees squares of at most {MAX_CANVAS_PIXELS} "
+                "pixels",
                 param=param,
             )
         square = Image.new("RGB", (longer, longer), _CANVAS)

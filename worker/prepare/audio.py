@@ -1,4 +1,4 @@
-"""Bytes of one recording to a mono signal, within limits; knows no model.
+"""Bytes of one recording to a mono signal, within limits; knows no model, and runs in a decoding process only.
 
 soundfile reads WAV, MP3 and OGG; PyAV reads AAC, containers, and FLAC, which soundfile can't read as streamed.
 """
@@ -15,13 +15,12 @@ import numpy as np
 import soundfile
 
 from shared.errors import InvalidMedia
-from worker.prepare.resampler import resample
+from worker.prepare.image import check_size
+from worker.prepare.limits import MediaLimits
 
+CODECS = ("aac", "mp3", "opus", "vorbis", "flac", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_f32le")
+"""In containers."""
 FORMATS = ("WAV", "FLAC", "MP3", "OGG", "M4A", "AAC", "MP4", "WebM")
-MAX_S = 3600.0
-MAX_CHANNELS = 16
-MAX_SAMPLES = 2**26
-"""Decoded at once, of all channels together: 256 MiB."""
 MIN_RATE, MAX_RATE = 1_000, 384_000
 """Hz."""
 MAX_PEAK = 1e6
@@ -34,58 +33,64 @@ _BROKEN = (soundfile.SoundFileError, av.FFmpegError, OSError, RuntimeError, Valu
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """How much is read of a recording, and where errors about it point."""
+    """How much is read of a recording, and what is refused."""
 
+    most: MediaLimits
     keep_s: float
-    param: str
 
     def admit(self, rate: int, num_channels: int, duration_s: float) -> int:
         """Return how many samples of each channel to read; `duration_s` is 0 where the header doesn't say."""
         if not MIN_RATE <= rate <= MAX_RATE:
             raise self.refusal(f"has a rate of {rate} Hz; {MIN_RATE} to {MAX_RATE} are taken")
-        if not 1 <= num_channels <= MAX_CHANNELS:
-            raise self.refusal(f"has {num_channels} channels; at most {MAX_CHANNELS} are taken")
-        if duration_s > MAX_S:
-            raise self.refusal(f"is {duration_s:.1f} s long; at most {MAX_S:.0f} s are taken")
-        wanted_s, most = self.keep_s + _MARGIN_S, MAX_SAMPLES // num_channels
+        if not 1 <= num_channels <= self.most.max_audio_channels:
+            raise self.refusal(f"has {num_channels} channels; at most {self.most.max_audio_channels} are taken")
+        if duration_s > self.most.max_audio_s:
+            raise self.refusal(f"is {duration_s:.1f} s long; at most {self.most.max_audio_s:.0f} s are taken")
+        wanted_s, most = self.keep_s + _MARGIN_S, self.most.max_audio_samples // num_channels
         if min(wanted_s, duration_s) * rate > most:
             raise self.too_large()
+        check_size(4 * int(min(wanted_s, duration_s) * rate), self.most)
         return min(ceil(wanted_s * rate), most)
 
     def check(self, samples: np.ndarray, rate: int) -> None:
         """Refuse what turned out longer than its header said."""
-        if len(samples) > MAX_S * rate or samples.size > MAX_SAMPLES - samples.shape[1]:
+        most = self.most
+        if len(samples) > most.max_audio_s * rate or samples.size > most.max_audio_samples - samples.shape[1]:
             raise self.too_large()
+        check_size(4 * len(samples), most)
 
     def too_large(self) -> InvalidMedia:
-        return self.refusal(f"has more than {MAX_SAMPLES} samples in all its channels, or lasts over {MAX_S:.0f} s")
+        return self.refusal(
+            f"has more than {self.most.max_audio_samples} samples in all its channels, "
+            f"or lasts over {self.most.max_audio_s:.0f} s; send less of it"
+        )
 
     def refusal(self, why: str) -> InvalidMedia:
-        return InvalidMedia(f"the audio {why}", param=self.param)
+        return InvalidMedia(f"the audio {why}")
 
 
 _Reader = Callable[[bytes, _Limits], tuple[np.ndarray, int]]
 """Returns float32 samples, shape [samples, channels], and their rate in Hz."""
 
 
-def decode_audio(content: bytes, rate: int, param: str, keep_s: float = MAX_S) -> np.ndarray:
-    """Return the first `keep_s` seconds as one channel of float32 at `rate` Hz; raises InvalidMedia about `param`.
+def read_audio(content: bytes, keep_s: float, limits: MediaLimits) -> tuple[np.ndarray, int]:
+    """Return the first `keep_s` seconds or a little more, its channels averaged, as float32, and its rate in Hz.
 
-    Channels are averaged before the signal is resampled, as librosa does.
+    Raises InvalidMedia.
     """
-    limits = _Limits(keep_s, param)
+    bounds = _Limits(limits, keep_s)
     if (read := _find_reader(content)) is None:
-        raise limits.refusal(f"isn't in a format that is taken: {', '.join(FORMATS)}")
+        raise bounds.refusal(f"isn't in a format that is taken: {', '.join(FORMATS)}")
     try:
-        samples, source = read(content, limits)
+        samples, rate = read(content, bounds)
     except _BROKEN as error:
-        raise limits.refusal("can't be decoded; is it a whole file?") from error
-    limits.check(samples, source)
+        raise bounds.refusal("can't be decoded; is it a whole file?") from error
+    bounds.check(samples, rate)
     if not len(samples):
-        raise limits.refusal("has no samples")
+        raise bounds.refusal("has no samples")
     if not np.abs(samples).max() <= MAX_PEAK:  # nan is not less either
-        raise limits.refusal("has samples that are no sound: floats must be numbers, 1 being full scale")
-    return resample(samples.mean(axis=1), source, rate)[: round(keep_s * rate)]
+        raise bounds.refusal("has samples that are no sound: floats must be numbers, 1 being full scale")
+    return samples.mean(axis=1), rate
 
 
 def _read_recording(content: bytes, limits: _Limits) -> tuple[np.ndarray, int]:
@@ -99,6 +104,8 @@ def _read_container(content: bytes, limits: _Limits, demuxer: str) -> tuple[np.n
         if not container.streams.audio:
             raise limits.refusal("has no audio track")
         stream = container.streams.audio[0]
+        if (codec := stream.codec_context.codec.canonical_name) not in CODECS:
+            raise limits.refusal(f"has the codec {codec}; taken in containers are {', '.join(CODECS)}")
         rate, duration = stream.codec_context.sample_rate, container.duration
         most = limits.admit(rate, stream.codec_context.channels, duration / av.time_base if duration else 0.0)
         converter = av.AudioResampler(format="fltp", rate=rate)

@@ -1,19 +1,19 @@
-"""Bytes of one picture to RGB, within limits; knows no model."""
+"""Bytes of one picture to RGB, within limits; knows no model, and runs in a decoding process only."""
 
 import struct
 import warnings
+import zlib
 from io import BytesIO
 
-from PIL import Image
+import numpy as np
+from PIL import ExifTags, Image
 
 from shared.errors import InvalidMedia
+from worker.prepare.limits import MediaLimits
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Only these decoders ever see a client's bytes."""
-MAX_PIXELS = 178_956_970
-"""Width times height, read from the header before anything is decoded."""
 
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 _TOO_LARGE = (Image.DecompressionBombWarning, Image.DecompressionBombError)
@@ -27,19 +27,40 @@ BROKEN = (
     ArithmeticError,
     MemoryError,
     struct.error,
+    zlib.error,
 )
 """What PIL's decoders raise on bytes that aren't what they claim to be."""
 
 
-def decode_image(content: bytes, param: str) -> Image.Image:
-    """Return the picture as stored, without its EXIF rotation and its alpha; raises InvalidMedia about `param`."""
+def read_image(content: bytes, limits: MediaLimits) -> tuple[np.ndarray, int]:
+    """Return the picture as stored, shape [height, width, 3], without its alpha, and its EXIF orientation.
+
+    Raises InvalidMedia; who asked knows its `param`.
+    """
+    Image.MAX_IMAGE_PIXELS = limits.max_image_pixels
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as picture:
-            return picture.convert("RGB")
+            check_size(3 * picture.width * picture.height, limits)
+            return np.asarray(picture.convert("RGB")), _orientation(picture)
     except _TOO_LARGE:
-        raise InvalidMedia(f"the picture has more than {MAX_PIXELS} pixels", param=param) from None
+        raise InvalidMedia(f"the picture has more than {limits.max_image_pixels} pixels; send a smaller one") from None
     except BROKEN as error:
         names = ", ".join(FORMATS)
+        raise InvalidMedia(f"the picture can't be decoded; is it a whole file in one of {names}?") from error
+
+
+def check_size(num_bytes: int, limits: MediaLimits) -> None:
+    """Refuse what is more than is left of a request's share, before it is decoded."""
+    if num_bytes > limits.max_decoded_bytes:
         raise InvalidMedia(
-            f"the picture can't be decoded; is it a whole file in one of {names}?", param=param
-        ) from error
+            f"the request's media up to here are larger, decoded, than one request may have: this one takes {num_bytes}"
+            f" bytes, and {limits.max_decoded_bytes} are left; send fewer or smaller ones"
+        )
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except BROKEN:  # a broken note on a whole picture
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1

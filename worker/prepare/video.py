@@ -1,74 +1,110 @@
-"""Bytes of one clip to the frames a model asks for, within limits; knows no model."""
+"""Bytes of one clip to the frames a model asks for, within limits.
 
-from collections.abc import Callable, Mapping, Sequence
+Knows no model, and runs in a decoding process only.
+"""
+
+from collections.abc import Callable, Sequence
 from io import BytesIO
 
+import av
 import decord
+import numpy as np
 from PIL import Image
 
 from shared.errors import InvalidMedia
-from worker.prepare.image import BROKEN, MAX_PIXELS
-
-MAX_FRAMES = 100_000
-"""Frames of the whole clip, about an hour: finding one frame may mean reading all before it."""
+from worker.prepare.image import BROKEN, check_size
+from worker.prepare.limits import MediaLimits
 
 DEFAULT_FRAME_MS = 100
 """What browsers show a frame for whose animation doesn't say."""
 
-_CONTAINERS = {"MP4 or MOV": (4, b"ftyp"), "WebM or Matroska": (0, b"\x1aE\xdf\xa3"), "AVI": (8, b"AVI ")}
-"""Offset and bytes of each container; a playlist, which would make the decoder open other files, is none."""
-_ANIMATIONS = {"GIF": (0, b"GIF8"), "WebP": (8, b"WEBP")}
+_CONTAINERS = ("MP4 or MOV", "WebM or Matroska", "AVI")
+_ANIMATIONS = ("GIF", "WebP")
+CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "msmpeg4v3", "theora", "mjpeg")
+"""Of the hundreds that FFmpeg has; those are the ones that cameras and browsers write."""
+_BRANDS_OF_PICTURES = (b"jp2", b"jpx", b"jpm", b"jxl", b"avif", b"avis", b"mif1", b"heic", b"heix", b"crx")
+"""Files that begin as MP4 does, and that FFmpeg would take for one only if nothing else in them looks like more."""
 
 Choice = Callable[[int, float], Sequence[int]]
 """The indices of the frames to be seen, given how many there are and how many a second has on average."""
 
 
-def decode_frames(content: bytes, choose: Choice, param: str) -> list[Image.Image]:
-    """Return the frames `choose` picks; raises InvalidMedia about `param`."""
+def read_frames(content: bytes, choose: Choice, limits: MediaLimits) -> list[np.ndarray]:
+    """Return the frames `choose` picks, each of shape [height, width, 3]; raises InvalidMedia."""
+    Image.MAX_IMAGE_PIXELS = limits.max_video_pixels
     try:
-        if _is_one_of(_CONTAINERS, content):
-            return _decode_container(content, choose, param)
-        if _is_one_of(_ANIMATIONS, content):
-            return _decode_animation(content, choose, param)
+        if is_container(content):
+            return _read_container(content, choose, limits)
+        if _is_animation(content):
+            return _read_animation(content, choose, limits)
     except (decord.DECORDError, RuntimeError, *BROKEN) as error:
-        raise InvalidMedia("the clip can't be decoded; is it a whole file?", param=param) from error
+        raise InvalidMedia("the clip can't be decoded; is it a whole file?") from error
     taken = ", ".join((*_CONTAINERS, *_ANIMATIONS))
-    raise InvalidMedia(f"the clip isn't in a format that is taken: {taken}", param=param)
+    raise InvalidMedia(f"the clip isn't in a format that is taken: {taken}")
 
 
-def _is_one_of(signatures: Mapping[str, tuple[int, bytes]], content: bytes) -> bool:
-    return any(content.startswith(mark, offset) for offset, mark in signatures.values())
+def is_container(content: bytes) -> bool:
+    """Whether a file begins as the containers do; a playlist, which would make FFmpeg open other files, does not."""
+    match content[:4], content[4:8], content[8:12]:
+        case _, b"ftyp", brand:
+            return not brand.startswith(_BRANDS_OF_PICTURES)
+        case (b"\x1aE\xdf\xa3", _, _) | (b"RIFF", _, b"AVI "):
+            return True
+    return False
 
 
-def _decode_container(content: bytes, choose: Choice, param: str) -> list[Image.Image]:
+def _is_animation(content: bytes) -> bool:
+    return content[:4] == b"GIF8" or (content[:4], content[8:12]) == (b"RIFF", b"WEBP")
+
+
+def _read_container(content: bytes, choose: Choice, limits: MediaLimits) -> list[np.ndarray]:
+    _check_header(content, limits)
     reader = decord.VideoReader(BytesIO(content), num_threads=1)
-    _check_length(len(reader), param)
+    _check_length(len(reader), limits)
     indices = choose(len(reader), reader.get_avg_fps())
     height, width = reader[0].shape[:2]
-    _check_pixels(width * height * len(indices), param)
-    return [Image.fromarray(frame) for frame in reader.get_batch(indices).asnumpy()]
+    _check_pixels(width * height * len(indices), limits)
+    return list(reader.get_batch(indices).asnumpy())
 
 
-def _decode_animation(content: bytes, choose: Choice, param: str) -> list[Image.Image]:
+def _check_header(content: bytes, limits: MediaLimits) -> None:
+    """Refuse codecs that aren't named, and frames that are too large, before anything is decoded."""
+    with av.open(BytesIO(content), "r", format=_demuxer(content)) as container:
+        if not container.streams.video:
+            raise InvalidMedia("the clip can't be decoded: it has no video track; is it a whole file?")
+        context = container.streams.video[0].codec_context
+        if (codec := context.codec.canonical_name) not in CODECS:
+            raise InvalidMedia(f"the clip's codec is {codec}; taken are {', '.join(CODECS)}")
+        _check_pixels(context.width * context.height, limits)
+
+
+def _demuxer(content: bytes) -> str:
+    if content[4:8] == b"ftyp":
+        return "mov"
+    return "avi" if content[:4] == b"RIFF" else "matroska"
+
+
+def _read_animation(content: bytes, choose: Choice, limits: MediaLimits) -> list[np.ndarray]:
     with Image.open(BytesIO(content), formats=tuple(name.upper() for name in _ANIMATIONS)) as animation:
         num_frames: int = getattr(animation, "n_frames", 1)
-        _check_length(num_frames, param)
+        _check_length(num_frames, limits)
         animation.load()  # WebP tells a frame's duration only then
         indices = choose(num_frames, 1000 / (animation.info.get("duration") or DEFAULT_FRAME_MS))
-        _check_pixels(animation.width * animation.height * len(indices), param)
+        _check_pixels(animation.width * animation.height * len(indices), limits)
         return [_frame(animation, index) for index in indices]
 
 
-def _frame(animation: Image.Image, index: int) -> Image.Image:
+def _frame(animation: Image.Image, index: int) -> np.ndarray:
     animation.seek(index)
-    return animation.convert("RGB")
+    return np.asarray(animation.convert("RGB"))
 
 
-def _check_length(num_frames: int, param: str) -> None:
-    if num_frames > MAX_FRAMES:
-        raise InvalidMedia(f"the clip has {num_frames} frames; at most {MAX_FRAMES} are taken", param=param)
+def _check_length(num_frames: int, limits: MediaLimits) -> None:
+    if num_frames > limits.max_video_frames:
+        raise InvalidMedia(f"the clip has {num_frames} frames; at most {limits.max_video_frames} are taken")
 
 
-def _check_pixels(num_pixels: int, param: str) -> None:
-    if num_pixels > MAX_PIXELS:
-        raise InvalidMedia(f"the frames to be seen have more than {MAX_PIXELS} pixels together", param=param)
+def _check_pixels(num_pixels: int, limits: MediaLimits) -> None:
+    if num_pixels > limits.max_video_pixels:
+        raise InvalidMedia(f"the frames to be seen have more than {limits.max_video_pixels} pixels together")
+    check_size(3 * num_pixels, limits)

@@ -15,7 +15,7 @@ from tests.worker.models import mix, tiny
 from tests.worker.models.golden import generate, sequence, user
 from worker.models.family import LoadError
 from worker.models.registry import load_model
-from worker.prepare.image import decode_image
+from worker.prepare.media import decode_image
 from worker.settings import WorkerSettings
 
 NUM_ROWS = 4

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tests.worker.models.golden import generate, sequence
 from tests.worker.models.golden_audio import CASES, golden_audio_model
-from worker.prepare.audio import decode_audio
+from worker.prepare.media import decode_audio
 
 
 def is_hostile(case):

@@ -10,8 +10,9 @@ import soundfile
 
 from shared.errors import InvalidMedia
 from tests.cases import INTERNVL2, QWEN2_AUDIO
-from worker.prepare import audio
-from worker.prepare.audio import decode_audio
+from worker.prepare.decoder import one_request
+from worker.prepare.limits import MediaLimits
+from worker.prepare.media import decode_audio
 
 PARAM = "messages[0].content[0].audio_url"
 RATE = 16_000
@@ -181,22 +182,20 @@ def test_recording_that_was_never_closed_is_read_to_its_end(content, length):
 @pytest.mark.parametrize(
     "content", [SPEECH, contained("ipod", "aac", num_s=3.0), contained("webm", "libopus", num_s=3.0)]
 )
-def test_limits_on_length_and_size_hold_before_decoding(content, monkeypatch):
-    monkeypatch.setattr(audio, "MAX_S", 2.0)
-    assert refused(content, keep_s=1).startswith("the audio is ")
-    monkeypatch.undo()
-    monkeypatch.setattr(audio, "MAX_SAMPLES", 20_000)
-    assert "more than 20000 samples" in refused(content)
-    monkeypatch.setattr(audio, "MAX_SAMPLES", 100_000)
-    assert len(decode_audio(content, RATE, PARAM, keep_s=1)) == RATE
+def test_limits_on_length_and_size_hold_before_decoding(content):
+    with one_request(MediaLimits(max_audio_s=2.0)):
+        assert refused(content, keep_s=1).startswith("the audio is ")
+    with one_request(MediaLimits(max_audio_samples=20_000)):
+        assert "more than 20000 samples" in refused(content)
+    with one_request(MediaLimits(max_audio_samples=100_000)):
+        assert len(decode_audio(content, RATE, PARAM, keep_s=1)) == RATE
 
 
-def test_recording_that_does_not_say_its_length_is_limited_as_well(monkeypatch):
+def test_recording_that_does_not_say_its_length_is_limited_as_well():
     content = contained("webm", "libopus", num_s=3.0)
     at = content.index(b"\x44\x89\x88")  # Matroska's Duration; 0 is none
     content = content[: at + 3] + bytes(8) + content[at + 11 :]
     assert len(decode_audio(content, RATE, PARAM)) == pytest.approx(3 * RATE, abs=1000)
 
-    monkeypatch.setattr(audio, "MAX_SAMPLES", 20_000)
-
-    assert "more than 20000 samples" in refused(content)
+    with one_request(MediaLimits(max_audio_samples=20_000)):
+        assert "more than 20000 samples" in refused(content)

@@ -9,8 +9,10 @@ from PIL import Image
 
 from shared.errors import InvalidMedia
 from tests.cases import INTERNVL2
-from worker.prepare.image import MAX_PIXELS, decode_image
+from worker.prepare.limits import MediaLimits
+from worker.prepare.media import decode_image
 
+MAX_PIXELS = MediaLimits().max_image_pixels
 PARAM = "messages[0].content[1]"
 
 

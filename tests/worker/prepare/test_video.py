@@ -7,8 +7,9 @@ from PIL import Image
 
 from shared.errors import InvalidMedia
 from tests.cases import INTERNVL2
-from worker.prepare import video
-from worker.prepare.video import decode_frames
+from worker.prepare.decoder import one_request
+from worker.prepare.limits import MediaLimits
+from worker.prepare.media import decode_frames
 
 PARAM = "messages[0].content[0]"
 CLIP = (INTERNVL2 / "media" / "clip.mp4").read_bytes()
@@ -38,6 +39,9 @@ def test_frames_come_in_the_order_asked_for():
         (INTERNVL2 / "media" / "photo.jpg").read_bytes(),
         b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n",
         b"ffconcat version 1.0\nfile /etc/hostname\n",
+        b"#EXTM3U\nAVI \n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/hostname\n",
+        b"\0\0\0\x0cftypjp2 \r\nv=0\r\nc=IN IP4 127.0.0.1\r\nm=video 9 RTP/AVP 96\r\n",
+        b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'><BaseURL>file:///etc</BaseURL></MPD>",
     ],
 )
 def test_what_is_no_clip_never_reaches_the_decoder(content, capfd):
@@ -56,13 +60,14 @@ def test_frames_beyond_the_end_are_no_crash():
     assert "can't be decoded" in refused(CLIP, lambda num_frames, rate: [num_frames])
 
 
-def test_limits_on_frames_and_pixels_hold(monkeypatch):
-    monkeypatch.setattr(video, "MAX_FRAMES", 36)
-    assert refused(CLIP) == "the clip has 37 frames; at most 36 are taken"
-    monkeypatch.undo()
-    monkeypatch.setattr(video, "MAX_PIXELS", 3 * 160 * 96)
-    assert len(decode_frames(CLIP, lambda num_frames, rate: [0, 1, 2], PARAM)) == 3
-    assert "more than 46080 pixels" in refused(CLIP, lambda num_frames, rate: [0, 1, 2, 3])
+def test_limits_on_frames_and_pixels_hold():
+    with one_request(MediaLimits(max_video_frames=36)):
+        assert refused(CLIP) == "the clip has 37 frames; at most 36 are taken"
+    with one_request(MediaLimits(max_video_pixels=3 * 160 * 96)):
+        assert len(decode_frames(CLIP, lambda num_frames, rate: [0, 1, 2], PARAM)) == 3
+        assert "more than 46080 pixels" in refused(CLIP, lambda num_frames, rate: [0, 1, 2, 3])
+    with one_request(MediaLimits(max_video_pixels=160 * 96 - 1)):
+        assert "more than 15359 pixels" in refused(CLIP, lambda num_frames, rate: pytest.fail("was opened"))
 
 
 def test_choice_is_told_how_many_frames_a_second_has():

@@ -1,0 +1,123 @@
+"""The process that decodes: `python -m worker.prepare.child SOCKET FILE MEMORY TIMEOUT`, which `children` starts.
+
+Bytes of strangers meet codecs here and nowhere else. It has no secret and no connection but its socket, opens no file,
+and is thrown away when it breaks.
+"""
+
+import math
+import resource
+import socket
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from PIL.Image import preinit
+
+from shared.errors import InvalidMedia
+from worker.prepare.audio import read_audio
+from worker.prepare.channel import (
+    Answer,
+    Channel,
+    Clip,
+    Pictures,
+    ReadAudio,
+    ReadFrames,
+    ReadImage,
+    Ready,
+    Refused,
+    Samples,
+    Seen,
+    Task,
+)
+from worker.prepare.image import read_image
+from worker.prepare.video import read_frames
+
+MAX_CONTENT_BYTES = 2**32
+MAX_FILES = 3
+"""Standard input, output and error, which lead nowhere."""
+_LAZY = (
+    "av.subtitles.stream",
+    "encodings.latin_1",
+    "encodings.utf_16",
+    "xml.etree.ElementTree",
+    *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP")),
+)
+"""What libraries import when they need it first, which is too late here."""
+
+
+class _Declined(Exception):
+    """Nobody wants the clip any more."""
+
+
+def main() -> None:
+    """Answer one task after the other until the worker closes the socket."""
+    number, memory, memory_bytes, timeout_s = sys.argv[1:]
+    channel = Channel(socket.socket(fileno=int(number)), int(memory))
+    _load_codecs()
+    _give_up(int(memory_bytes))
+    channel.send(Ready())
+    while True:
+        try:
+            task, content = channel.receive(Task, MAX_CONTENT_BYTES)
+        except ConnectionResetError:
+            return
+        _limit_cpu(float(timeout_s))
+        _answer(channel, task, bytes(content))
+
+
+def _answer(channel: Channel, task: Task, content: bytes) -> None:
+    try:
+        answer, payload = _decode(channel, task, content)
+    except InvalidMedia as error:
+        channel.send(Refused(error.message))
+    except _Declined:
+        pass
+    else:
+        channel.send(answer, *payload)
+
+
+def _decode(channel: Channel, task: Task, content: bytes) -> tuple[Answer, Sequence[object]]:
+    match task:
+        case ReadImage():
+            picture, orientation = read_image(content, task.limits)
+            height, width = picture.shape[:2]
+            return Pictures(((width, height),), orientation), [picture]
+        case ReadFrames():
+            frames = read_frames(content, lambda num, rate: _ask(channel, num, rate), task.limits)
+            return Pictures(tuple((frame.shape[1], frame.shape[0]) for frame in frames)), frames
+        case ReadAudio():
+            signal, rate = read_audio(content, task.keep_s, task.limits)
+            return Samples(rate), [signal]
+
+
+def _ask(channel: Channel, num_frames: int, rate: float) -> Sequence[int]:
+    channel.send(Clip(num_frames, rate))
+    seen, _ = channel.receive(Seen, 0)
+    if seen.indices is None:
+        raise _Declined
+    return list(seen.indices)
+
+
+def _load_codecs() -> None:
+    for name in _LAZY:
+        import_module(name)
+    preinit()
+
+
+def _give_up(memory_bytes: int) -> None:
+    """Let go of what a decoder has no use for: most memory, every file and connection that isn't open yet."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
+
+
+def _limit_cpu(timeout_s: float) -> None:
+    """Die of a task that takes too long, even if the worker isn't there any more to see to it."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    most = math.ceil(used.ru_utime + used.ru_stime + timeout_s) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    main()

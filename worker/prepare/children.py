@@ -1,0 +1,165 @@
+"""The processes that decode: few, warm, without secrets, and replaced when they break."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import Empty, LifoQueue
+from typing import Any
+
+from worker.prepare.channel import Answer, Channel, Clip, Ready, Seen, Task
+from worker.prepare.limits import DecoderLimits
+
+logger = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 60.0
+_INHERITED = ("PATH", "LD_LIBRARY_PATH")
+_FIXED = {
+    "PYTHONPATH": str(Path(__file__).parents[2]),
+    "LC_ALL": "C.UTF-8",
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""A child sees nothing else of the worker's environment, where keys and addresses may stand."""
+
+
+class DecoderDied(Exception):
+    """The child ended in the middle of a task, or said what it may not say."""
+
+
+class DecoderLate(Exception):
+    """The child took longer over a task than it may."""
+
+
+class Child:
+    """One process and this end of its socket; it has one task at a time, and `end` ends it."""
+
+    def __init__(self, limits: DecoderLimits) -> None:
+        self._timeout_s = limits.decode_timeout_s
+        self._is_ready = False
+        self._max_bytes = 0
+        self.is_free = True
+        """Whether it has answered all it was asked, and can be asked again."""
+        ours, theirs = socket.socketpair()
+        memory = os.memfd_create("decoded", os.MFD_CLOEXEC)
+        self._channel = Channel(ours, memory)
+        with theirs:
+            self._process = _start((theirs.fileno(), memory), limits)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def ask(self, task: Task, content: bytes, max_bytes: int) -> tuple[Any, memoryview]:
+        """Return the answer to a task, or the question back, and its payload of at most so many bytes."""
+        self._wait_until_ready()
+        self.is_free, self._max_bytes = False, max_bytes
+        self._channel.expect_by(time.monotonic() + self._timeout_s)
+        self._channel.send(task, content)
+        return self._receive()
+
+    def choose(self, choice: Callable[[], Sequence[int]]) -> tuple[Any, memoryview]:
+        """Return the answer to the frames that were chosen; if the choice raises, the child need not answer."""
+        try:
+            indices = tuple(map(int, choice()))
+        except BaseException:
+            self._channel.send(Seen(None))
+            self.is_free = True
+            raise
+        self._channel.send(Seen(indices))
+        return self._receive()
+
+    def end(self) -> int:
+        """Kill the process, and return its status."""
+        self._channel.close()
+        self._process.kill()
+        return self._process.wait()
+
+    def _receive(self) -> tuple[Any, memoryview]:
+        answer, payload = self._channel.receive(Answer, self._max_bytes)
+        self.is_free = not isinstance(answer, Clip)
+        return answer, payload
+
+    def _wait_until_ready(self) -> None:
+        if self._is_ready:
+            return
+        self._channel.expect_by(time.monotonic() + START_TIMEOUT_S)
+        try:
+            self._channel.receive(Ready, 0)
+        except OSError as error:
+            self.is_free = False
+            raise RuntimeError("no decoding process starts: try `python -m worker.prepare.child`") from error
+        self._is_ready = True
+
+
+class Children:
+    """Lends each child to one thread at a time; starts one where all are busy, up to the limit. `close` ends them."""
+
+    def __init__(self, limits: DecoderLimits) -> None:
+        self._limits = limits
+        self._is_closed = False
+        self._free: LifoQueue[Child | None] = LifoQueue()
+        for _ in range(limits.num_decoders):
+            self._free.put(None)
+
+    def warm(self) -> None:
+        """Start the first child before it is needed; it isn't waited for."""
+        child = self._free.get()
+        self._free.put(child or Child(self._limits))
+
+    @contextmanager
+    def lend(self) -> Iterator[Child]:
+        """Lend a child; raises DecoderDied or DecoderLate if what it is asked breaks it."""
+        child = self._free.get()
+        try:
+            if child is None or not child.is_alive:
+                self._end(child)
+                child = Child(self._limits)
+            yield child
+        except TimeoutError:
+            raise DecoderLate(f"{self._limits.decode_timeout_s:g} s") from None
+        except OSError as error:
+            raise DecoderDied from error
+        finally:
+            self._take_back(child)
+
+    def close(self) -> None:
+        """End all children; those that are lent end when they come back."""
+        self._is_closed = True
+        with suppress(Empty):
+            while True:
+                self._end(self._free.get_nowait())
+
+    def _take_back(self, child: Child | None) -> None:
+        if child is not None and (self._is_closed or not child.is_free):
+            self._end(child)
+            child = None
+        self._free.put(child)
+
+    def _end(self, child: Child | None) -> None:
+        if child is None:
+            return
+        is_broken = not (child.is_free and child.is_alive)
+        status = child.end()
+        if is_broken:
+            logger.warning("a decoding process ended with status %d, and is replaced", status)
+
+
+def _start(descriptors: tuple[int, int], limits: DecoderLimits) -> subprocess.Popen[bytes]:
+    arguments = (*descriptors, limits.decode_memory_bytes, limits.decode_timeout_s)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "worker.prepare.child", *map(str, arguments)],
+        pass_fds=descriptors,
+        env={name: os.environ[name] for name in _INHERITED if name in os.environ} | _FIXED,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # codecs write there what they find in files
+        process_group=0,  # a terminal's Ctrl-C is the worker's to answer
+    )
