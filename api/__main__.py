@@ -10,6 +10,7 @@ import uvicorn
 from sse_starlette.sse import AppStatus
 
 from api.app import create_app
+from api.connection import guarded
 from api.keyring import KeyFileError
 from api.settings import ApiSettings
 from shared.logs import configure_logging
@@ -30,12 +31,14 @@ def main() -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=guarded(settings),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
+        ssl_certfile=settings.ssl_certfile,
+        ssl_keyfile=settings.ssl_keyfile,
         timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises the signal again once all has ended well

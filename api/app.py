@@ -4,12 +4,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import HTMLResponse
 
 from api.auth import ApiKeyGuard
+from api.document import describe
 from api.errors import translate_errors
 from api.gateway import open_gateway
 from api.keyring import KeyRing
 from api.limit import BodyLimit
+from api.page import HEADERS, render
 from api.routes import adapters, chat, events, health, metrics, models
 from api.settings import ApiSettings
 from api.visit import VisitLog
@@ -23,11 +27,23 @@ def create_app(settings: ApiSettings, gateway_id: str) -> FastAPI:
         async with open_gateway(settings, gateway_id) as app.state.gateway:
             yield
 
-    app = FastAPI(title="Baton", lifespan=lifespan, openapi_url=None)
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(ApiKeyGuard, keyring=KeyRing(settings.api_key, settings.api_keys_file))
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
     app.add_middleware(VisitLog)  # the last one added is the outermost
     translate_errors(app)
     for router in (chat.router, events.router, models.router, adapters.router, health.router, metrics.router):
         app.include_router(router)
+    document = describe(app)
+    app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI's own guide replaces it
+    page = HTMLResponse(render(document), headers=HEADERS)
+    app.add_api_route("/docs", lambda: page, include_in_schema=False, response_class=HTMLResponse)
     return app

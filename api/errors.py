@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from api.schema.response import ErrorBody, ErrorDetail
-from shared.errors import ErrorCode, InternalError, JobError, ModelUnavailable, TooMuch
+from shared.errors import ErrorCode, InternalError, InvalidRequest, JobError, ModelUnavailable, TooMuch
 
 _REQUEST = "invalid_request_error"
 _SERVER = "server_error"
 _CLIENT_CLOSED_REQUEST = 499
+MAX_NAME_LENGTH = 200
 _HTTP_CODES = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
 """What HTTP itself refuses, in OpenAI's words."""
 
@@ -63,6 +65,7 @@ def translate_errors(app: FastAPI) -> None:
     app.add_exception_handler(JobError, _on_job_error)
     app.add_exception_handler(RedisError, _on_redis_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_wrong_parameter)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_bug)
 
@@ -81,6 +84,13 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     code = _HTTP_CODES.get(error.status_code, "invalid_request")
     message = f"{request.method} {request.url.path[:200]}: {error.detail}"
     return _response(error.status_code, _body(message, _REQUEST, None, code), error.headers or {})
+
+
+async def _on_wrong_parameter(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    wrong = error.errors()[0]
+    name = str(wrong["loc"][-1])[:MAX_NAME_LENGTH]
+    return error_response(InvalidRequest(f"Invalid {name}: {wrong['msg']}.", param=name))
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:

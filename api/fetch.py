@@ -12,7 +12,7 @@ import httpx2
 from api.address import decode, is_url
 from api.directory import MediaDirectory
 from api.media import MediaSource
-from api.network import CheckedNetwork, ForbiddenAddress
+from api.network import CheckedNetwork, ForbiddenAddress, ForbiddenHost
 from api.settings import ApiSettings
 from shared.errors import InvalidMedia
 
@@ -112,6 +112,8 @@ class MediaFetcher:
             why = f"did not arrive within {self._timeout_s:g} s"
         except ForbiddenAddress:
             why = "is not on a public address, and this server fetches from no other"
+        except ForbiddenHost:
+            why = "is on a host that this server does not fetch from"
         except httpx2.TooManyRedirects:
             why = f"was redirected more than {MAX_REDIRECTS} times"
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):

@@ -70,7 +70,8 @@ async def open_gateway(settings: ApiSettings, gateway_id: str) -> AsyncIterator[
 
 
 def _media_network(settings: ApiSettings) -> CheckedNetwork:
-    return CheckedNetwork((lambda _: True) if settings.allow_private_media_hosts else is_public)
+    admits = (lambda _: True) if settings.allow_private_media_hosts else is_public
+    return CheckedNetwork(admits, settings.allowed_media_hosts)
 
 
 def gateway_of(request: Request) -> Gateway:

@@ -5,7 +5,7 @@ The check stands where connections are opened, so that names, redirects and rebi
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import httpcore2
@@ -20,11 +20,16 @@ class ForbiddenAddress(Exception):
     """The host has an address that nothing may be fetched from."""
 
 
+class ForbiddenHost(Exception):
+    """The host is none of those that media may be fetched from."""
+
+
 class CheckedNetwork(httpcore2.AsyncNetworkBackend):
     """Opens connections to admitted addresses; it resolves each name once and connects to what it checked."""
 
-    def __init__(self, admits: Callable[[IPAddress], bool]) -> None:
+    def __init__(self, admits: Callable[[IPAddress], bool], hosts: Sequence[str] = ()) -> None:
         self._admits = admits
+        self._hosts = tuple(host.lower().rstrip(".") for host in hosts)
         self._network = httpcore2.AnyIOBackend()
 
     async def connect_tcp(
@@ -35,7 +40,12 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Connect to the host's first address that answers; raise ForbiddenAddress if any is not admitted."""
+        """Connect to the host's first address that answers; raise ForbiddenAddress if any is not admitted.
+
+        Raises ForbiddenHost where only some hosts are allowed, and this is none of them.
+        """
+        if self._hosts and not self._lists(host.lower().rstrip(".")):
+            raise ForbiddenHost(host)
         addresses = await _resolve(host, port)
         if not all(self._admits(ip_address(address)) for address in addresses):
             raise ForbiddenAddress(host)
@@ -46,6 +56,9 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
         raise failure or httpcore2.ConnectError(f"{host} has no address")
+
+    def _lists(self, host: str) -> bool:
+        return any(host.endswith(h[1:]) if h.startswith("*.") else host == h for h in self._hosts)
 
     async def sleep(self, seconds: float) -> None:
         """Wait between the library's own retries."""

@@ -1,10 +1,10 @@
 """Settings of one gateway process."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import DirectoryPath, Field, FilePath, SecretStr
+from pydantic import DirectoryPath, Field, FilePath, SecretStr, model_validator
 
-from shared.settings import Settings
+from shared.settings import Listed, Settings
 
 
 class ApiSettings(Settings):
@@ -33,6 +33,15 @@ class ApiSettings(Settings):
     keep_alive_s: float = Field(10.0, gt=0, description="Pause between keep-alive comments of a silent stream.")
     drain_timeout_s: float = Field(30.0, ge=0, description="After SIGTERM, running answers may take this long to end.")
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body.")
+    max_header_bytes: int = Field(32 * 2**10, ge=1024, description="Largest request line with its headers.")
+    receive_timeout_s: float = Field(
+        120.0, gt=0, description="A client may take this long to send a request, from its first byte to its last."
+    )
+    cors_origins: Listed = Field(
+        (), description="Web pages that may call from a browser, as https://chat.example.com …; * is every page."
+    )
+    ssl_certfile: FilePath | None = Field(None, description="PEM file of the certificate (chain) to serve https with.")
+    ssl_keyfile: FilePath | None = Field(None, description="PEM file of its key, if not in the same file.")
     max_media_bytes: int = Field(64 * 2**20, gt=0, description="Most bytes of media in one request.")
     max_n: int = Field(16, gt=0, description="Most answers that one request may ask for (n).")
     max_media: int = Field(64, gt=0, description="Most pictures, clips and recordings in one request.")
@@ -40,6 +49,15 @@ class ApiSettings(Settings):
     allowed_local_media_path: DirectoryPath | None = Field(
         None, description="Directory of the gateway's machine whose files requests may name as media."
     )
+    allowed_media_hosts: Listed = Field(
+        (), description="The only hosts to fetch media from, as cdn.example.com or *.example.com …; any if unset."
+    )
     allow_private_media_hosts: bool = Field(
         False, description="Fetch media from loopback and private addresses too (a trusted network only)."
     )
+
+    @model_validator(mode="after")
+    def _key_has_a_certificate(self) -> Self:
+        if self.ssl_certfile is None and self.ssl_keyfile is not None:
+            raise ValueError("--ssl_keyfile needs --ssl_certfile beside it")
+        return self

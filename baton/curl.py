@@ -11,10 +11,11 @@ from shared.job import MediaKind
 MAX_TOKENS = 64
 
 
-def base_url(host: str, port: int) -> str:
+def base_url(host: str, port: int, *, has_tls: bool = False) -> str:
     """Return where a client on this machine reaches a gateway that listens on `host`."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    scheme = "https" if has_tls else "http"
+    return f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
 
 
 def curl_command(url: str, worker: WorkerInfo, *, needs_key: bool) -> str:

@@ -42,7 +42,7 @@ class Deployment:
             Child(f"worker {number}", "worker", _worker_environment(settings, number) | pin, self._show)
             for number, pin in enumerate(pins(settings.workers))
         ]
-        self.url = base_url(settings.host, settings.port)
+        self.url = base_url(settings.host, settings.port, has_tls=settings.ssl_certfile is not None)
 
     async def start(self) -> list[WorkerInfo]:
         """Start everything and return, once it serves, what the workers say of themselves.
@@ -76,7 +76,7 @@ class Deployment:
                 child.signal(signal.SIGKILL)
 
     async def _wait_ready(self) -> list[WorkerInfo]:
-        async with httpx2.AsyncClient(base_url=self.url, trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=self.url, trust_env=False, verify=False) as client:
             while True:
                 known = await local_workers(self._redis)
                 workers = [known[child.pid] for child in self._workers if child.pid in known]

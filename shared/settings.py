@@ -45,6 +45,17 @@ Named: TypeAlias = Annotated[dict[str, str], NoDecode, BeforeValidator(_named)]
 """Values by name: `name=value …` on the command line, repeated or not, and in a variable; a mapping in YAML."""
 
 
+def _listed(value: Any) -> Any:
+    """`a b`, as it stands in a variable, or JSON → (a, b)."""
+    if isinstance(value, str):
+        return json.loads(value) if value.startswith("[") else value.split()
+    return value
+
+
+Listed: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+"""Several values: listed or repeated on the command line, divided by blanks in a variable, a list in YAML."""
+
+
 class Options(BaseSettings):
     """How a command is told what to do: each field is an option, a variable and a key of the YAML file."""
 
@@ -131,12 +142,14 @@ def _shape(name: str, field: FieldInfo) -> dict[str, Any]:
         return {"nargs": "?", "const": "true", "metavar": "true|false"}
     if get_origin(field.annotation) is dict:
         return {"nargs": "+", "action": "extend", "metavar": "NAME=VALUE"}
+    if get_origin(field.annotation) is tuple:
+        return {"nargs": "+", "action": "extend", "metavar": name.upper()}
     return {"metavar": name.upper()}
 
 
 def _help(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
-    shown = "" if default in (None, {}) or isinstance(default, SecretStr) else f" [{default}]"
+    shown = "" if default in (None, {}, ()) or isinstance(default, SecretStr) else f" [{default}]"
     return f"{field.description}{shown}".replace("%", "%%")
 
 

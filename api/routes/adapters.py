@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 
 from api.auth import caller_of
+from api.document import error_responses, json_body
 from api.gateway import Gateway, gateway_of
 from api.keyring import Caller
 from api.routes.models import adapter_card
@@ -14,6 +15,8 @@ from api.schema.response import ModelCard, ModelDeleted
 from shared.errors import PermissionDenied
 
 router = APIRouter()
+
+_REFUSALS = error_responses(400, 401, 403, 404, 503, 504)
 
 
 def trusted_gateway(
@@ -30,7 +33,12 @@ def trusted_gateway(
     return gateway
 
 
-@router.post("/v1/load_lora_adapter")
+@router.post(
+    "/v1/load_lora_adapter",
+    summary="Load an adapter",
+    responses=_REFUSALS,
+    openapi_extra=json_body(LoadLoraAdapter, {"lora_name": "zoo", "lora_path": "/adapters/zoo"}),
+)
 async def load_lora_adapter(request: Request, gateway: Annotated[Gateway, Depends(trusted_gateway)]) -> ModelCard:
     """Answer once every live worker of the base model serves the adapter."""
     asked = check_fields(LoadLoraAdapter, read_fields(await request.body()))
@@ -38,7 +46,12 @@ async def load_lora_adapter(request: Request, gateway: Annotated[Gateway, Depend
     return adapter_card(asked.lora_name, worker)
 
 
-@router.post("/v1/unload_lora_adapter")
+@router.post(
+    "/v1/unload_lora_adapter",
+    summary="Unload an adapter",
+    responses=_REFUSALS,
+    openapi_extra=json_body(UnloadLoraAdapter, {"lora_name": "zoo"}),
+)
 async def unload_lora_adapter(request: Request, gateway: Annotated[Gateway, Depends(trusted_gateway)]) -> ModelDeleted:
     """Answer once no live worker takes new requests for the adapter."""
     asked = check_fields(UnloadLoraAdapter, read_fields(await request.body()))

@@ -3,27 +3,55 @@
 import asyncio
 from contextlib import aclosing
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from api.completion import ChunkWriter, Heading, failure, fold
+from api.document import error_responses, json_body
 from api.gateway import Gateway, gateway_of
 from api.order import Order
 from api.relay import ChatStream, while_connected
 from api.schema.request import ChatCompletionRequest, parse
+from api.schema.response import ChatCompletion
 from api.visit import enter_job, visit_of
 from shared.events import Failed
 
 router = APIRouter()
 
+EXAMPLE = {
+    "model": "internvl2-2b",
+    "messages": [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}},
+                {"type": "text", "text": "What is on the sofa?"},
+            ],
+        }
+    ],
+    "max_tokens": 128,
+    "stream": True,
+}
+STREAM: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+
 MAX_INLINE_PARSE = 2**20
 """Bytes of a body that are parsed in the event loop; more is parsed in a thread."""
 
 
-@router.post("/v1/chat/completions")
+@router.post(
+    "/v1/chat/completions",
+    summary="Ask a model",
+    response_model=ChatCompletion,
+    response_description="The answer; with `stream` its chunks as server-sent events, `[DONE]` at the end.",
+    responses={200: STREAM, **error_responses(400, 401, 404, 413, 429, 500, 502, 503, 504)},
+    openapi_extra=json_body(ChatCompletionRequest, EXAMPLE),
+)
 async def create_chat_completion(request: Request, gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
-    """Answer a conversation, whole or as a stream."""
+    """Answer a conversation, whole or as a stream.
+
+    Media are addresses (http(s) URLs, `data:` URIs or base64) in content parts, in `<img>` tags, or in lists.
+    """
     body = await request.body()
     asked = parse(body) if len(body) <= MAX_INLINE_PARSE else await asyncio.to_thread(parse, body)
     visit = visit_of(request)

@@ -4,8 +4,10 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from sse_starlette import EventSourceResponse
 
 from api.completion import ChunkWriter, Heading
+from api.document import error_responses
 from api.gateway import Gateway, gateway_of
 from api.relay import ChatStream, while_connected
 from shared.errors import InvalidRequest
@@ -14,7 +16,13 @@ from shared.job import JobId
 router = APIRouter()
 
 
-@router.get("/v1/chat/completions/{completion_id}/events")
+@router.get(
+    "/v1/chat/completions/{completion_id}/events",
+    summary="Go on with a stream",
+    response_class=EventSourceResponse,
+    response_description="The chunks that follow, as server-sent events.",
+    responses=error_responses(400, 401, 404, 503),
+)
 async def resume_chat_completion(
     request: Request,
     completion_id: str,

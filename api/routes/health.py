@@ -14,13 +14,15 @@ from shared.fleet import WorkerState
 router = APIRouter(prefix="/health")
 
 
-@router.get("/live")
+@router.get("/live", summary="Is the process alive")
 async def live() -> dict[str, str]:
     """Say that the process runs."""
     return {"status": "live", "version": version("baton")}
 
 
-@router.get("/ready")
+@router.get(
+    "/ready", summary="Would a request be answered", responses={503: {"description": "No; `reason` says why not."}}
+)
 async def ready(gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
     """Say whether a request would be answered now, and if not, why."""
     try:

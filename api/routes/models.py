@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from api.auth import caller_of
+from api.document import error_responses
 from api.gateway import Gateway, gateway_of
 from api.keyring import Caller
 from api.schema.response import ModelCard, ModelList
@@ -13,7 +14,7 @@ from shared.fleet import WorkerInfo
 router = APIRouter()
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", summary="List the models", responses=error_responses(401, 503))
 async def list_models(
     gateway: Annotated[Gateway, Depends(gateway_of)], caller: Annotated[Caller, Depends(caller_of)]
 ) -> ModelList:

@@ -32,6 +32,9 @@ def _wrapped(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+WRAPPED = BeforeValidator(_wrapped, json_schema_input_type=str | list[str] | None)
+
+
 def _as_address(value: Any) -> Any:
     return {"url": value} if isinstance(value, str) else value
 
@@ -62,21 +65,21 @@ class ImageContent(Schema):
     """A picture, at its place among the words."""
 
     type: Literal["image_url"]
-    image_url: Annotated[MediaAddress, BeforeValidator(_as_address)]
+    image_url: Annotated[MediaAddress, BeforeValidator(_as_address, json_schema_input_type=str | MediaAddress)]
 
 
 class VideoContent(Schema):
     """A clip, at its place among the words."""
 
     type: Literal["video_url"]
-    video_url: Annotated[MediaAddress, BeforeValidator(_as_address)]
+    video_url: Annotated[MediaAddress, BeforeValidator(_as_address, json_schema_input_type=str | MediaAddress)]
 
 
 class AudioContent(Schema):
     """A recording, at its place among the words."""
 
     type: Literal["audio_url"]
-    audio_url: Annotated[MediaAddress, BeforeValidator(_as_address)]
+    audio_url: Annotated[MediaAddress, BeforeValidator(_as_address, json_schema_input_type=str | MediaAddress)]
 
 
 class InputAudio(Schema):
@@ -105,7 +108,7 @@ class ChatMessage(Schema):
     """One turn; content given as a string is one text part."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[Content], BeforeValidator(_as_parts)]
+    content: Annotated[list[Content], BeforeValidator(_as_parts, json_schema_input_type=str | list[Content])]
 
 
 class MmProcessorKwargs(Schema):
@@ -144,16 +147,16 @@ class ChatCompletionRequest(Schema):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
-    stop: Annotated[list[StopString] | None, BeforeValidator(_wrapped)] = Field(None, max_length=MAX_STOP_STRINGS)
+    stop: Annotated[list[StopString] | None, WRAPPED] = Field(None, max_length=MAX_STOP_STRINGS)
     max_tokens: int | None = Field(None, ge=1, le=MAX_INT)
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_INT)
     min_tokens: int | None = Field(None, ge=0, le=MAX_INT)
     ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    images: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
-    videos: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
-    audios: Annotated[list[str] | None, BeforeValidator(_wrapped)] = None
+    images: Annotated[list[str] | None, WRAPPED] = None
+    videos: Annotated[list[str] | None, WRAPPED] = None
+    audios: Annotated[list[str] | None, WRAPPED] = None
     mm_processor_kwargs: MmProcessorKwargs | None = None
     timeout: float | None = Field(None, gt=0)
     """Seconds from acceptance to the last token."""

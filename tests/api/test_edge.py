@@ -117,7 +117,7 @@ async def test_unknown_paths_and_methods_are_refused(http):
     for answer, status, code in (
         (await http.get("/v1/nothing"), 404, "unknown_url"),
         (await http.get("/v1/chat/completions"), 405, "method_not_allowed"),
-        (await http.get("/docs"), 404, "unknown_url"),
+        (await http.get("/redoc"), 404, "unknown_url"),
     ):
         assert answer.status_code == status
         assert answer.json()["error"]["code"] == code

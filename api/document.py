@@ -1,0 +1,82 @@
+"""The OpenAPI document: what the routes say of themselves, and the bodies that they read by themselves."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+
+from api.schema.adapter import LoadLoraAdapter, UnloadLoraAdapter
+from api.schema.request import ChatCompletionRequest
+from api.schema.response import ErrorBody
+
+_BODIES: tuple[type[BaseModel], ...] = (ChatCompletionRequest, LoadLoraAdapter, UnloadLoraAdapter)
+_SCHEMAS = "#/components/schemas/{model}"
+_ABOUT = (
+    "Multimodal chat over OpenAI's protocol. Point any OpenAI client at `/v1`. Every field is honoured or refused with"
+    " a 400 whose `error.param` names it; unknown fields are refused too."
+)
+_FIELDS: Mapping[str, str] = {
+    "model": "Id of a model or an adapter, as `GET /v1/models` lists them.",
+    "messages": "The conversation; the last message is the user's.",
+    "temperature": "0 always takes the likeliest token; the model's own default if absent.",
+    "top_p": "Sample from the likeliest tokens that have this probability together.",
+    "top_k": "Sample from this many of the likeliest tokens; 0 and -1 are all.",
+    "seed": "The same seed gives the same answer.",
+    "stop": "The answer ends before the first of these.",
+    "max_tokens": "Most tokens of the answer; older name of `max_completion_tokens`.",
+    "max_completion_tokens": "Most tokens of the answer; what fits the context if absent.",
+    "stream": "Send the answer as server-sent events, token by token.",
+    "stream_options": "What a stream carries beside the text.",
+    "images": "Pictures for `<image>` tags in the texts, or in front of them.",
+    "videos": "Clips for `<video>` tags in the texts, or in front of them.",
+    "audios": "Recordings for `<audio>` tags in the texts, or in front of them.",
+    "user": "Names your own customer; it has no effect on the answer.",
+    "safety_identifier": "Like `user`.",
+    "prompt_cache_key": "Like `user`.",
+    "mm_processor_kwargs": "Wishes about how pictures and clips are prepared.",
+}
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The refusals of a route, for its `responses`."""
+    said = {
+        400: "A field or a medium is refused; `error.param` names it.",
+        401: "The API key is missing or wrong.",
+        403: "The server is not set up to let clients ask for that.",
+        404: "Nobody knows a thing of that name.",
+        413: "The body is larger than the server takes.",
+        429: "Too many requests wait; `Retry-After` says when to come back.",
+        500: "Something broke on the server's side.",
+        502: "Part of the answer was lost.",
+        503: "No live worker serves that now; `Retry-After` says when to come back.",
+        504: "The answer was not finished in time.",
+    }
+    return {status: {"model": ErrorBody, "description": said[status]} for status in statuses}
+
+
+def json_body(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a route that reads it by itself, for its `openapi_extra`."""
+    schema = {"$ref": _SCHEMAS.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """Return the document of all that is mounted."""
+    document = get_openapi(title="Baton", version=version("baton"), description=_ABOUT, routes=app.routes)
+    components = document.setdefault("components", {})
+    components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{}, {"key": []}]
+    schemas = components.setdefault("schemas", {})
+    for model in _BODIES:
+        schema = model.model_json_schema(ref_template=_SCHEMAS)
+        schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
+    for name, about in _FIELDS.items():
+        schemas[ChatCompletionRequest.__name__]["properties"][name].setdefault("description", about)
+    for name in ("HTTPValidationError", "ValidationError"):  # what is wrong with a parameter is told as all else is
+        schemas.pop(name, None)
+    for operation in (operation for path in document["paths"].values() for operation in path.values()):
+        operation["responses"].pop("422", None)
+    return document
