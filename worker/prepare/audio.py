@@ -17,6 +17,7 @@ import soundfile
 from shared.errors import InvalidMedia
 from worker.prepare.image import check_size
 from worker.prepare.limits import MediaLimits
+from worker.prepare.track import codec_of
 
 CODECS = ("aac", "mp3", "opus", "vorbis", "flac", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_f32le")
 """In containers."""
@@ -104,7 +105,7 @@ def _read_container(content: bytes, limits: _Limits, demuxer: str) -> tuple[np.n
         if not container.streams.audio:
             raise limits.refusal("has no audio track")
         stream = container.streams.audio[0]
-        if (codec := stream.codec_context.codec.canonical_name) not in CODECS:
+        if (codec := codec_of(stream)) not in CODECS:
             raise limits.refusal(f"has the codec {codec}; taken in containers are {', '.join(CODECS)}")
         rate, duration = stream.codec_context.sample_rate, container.duration
         most = limits.admit(rate, stream.codec_context.channels, duration / av.time_base if duration else 0.0)

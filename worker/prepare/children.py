@@ -18,6 +18,8 @@ from worker.prepare.limits import DecoderLimits
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
+GRACE_S = 0.5
+"""A process without its socket ends by itself, if it can."""
 _INHERITED = ("PATH", "LD_LIBRARY_PATH")
 _FIXED = {
     "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -77,8 +79,10 @@ class Child:
         return self._receive()
 
     def end(self) -> int:
-        """Kill the process, and return its status."""
+        """End the process, and return its status."""
         self._channel.close()
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(GRACE_S)
         self._process.kill()
         return self._process.wait()
 

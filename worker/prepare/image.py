@@ -16,7 +16,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
-_TOO_LARGE = (Image.DecompressionBombWarning, Image.DecompressionBombError)
+TOO_LARGE = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 BROKEN = (
     OSError,
     ValueError,
@@ -42,7 +42,7 @@ def read_image(content: bytes, limits: MediaLimits) -> tuple[np.ndarray, int]:
         with Image.open(BytesIO(content), formats=FORMATS) as picture:
             check_size(3 * picture.width * picture.height, limits)
             return np.asarray(picture.convert("RGB")), _orientation(picture)
-    except _TOO_LARGE:
+    except TOO_LARGE:
         raise InvalidMedia(f"the picture has more than {limits.max_image_pixels} pixels; send a smaller one") from None
     except BROKEN as error:
         names = ", ".join(FORMATS)

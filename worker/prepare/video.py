@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from shared.errors import InvalidMedia
-from worker.prepare.image import BROKEN, check_size
+from worker.prepare.image import BROKEN, TOO_LARGE, check_size
 from worker.prepare.limits import MediaLimits
+from worker.prepare.track import codec_of
 
 DEFAULT_FRAME_MS = 100
 """What browsers show a frame for whose animation doesn't say."""
@@ -37,7 +38,9 @@ def read_frames(content: bytes, choose: Choice, limits: MediaLimits) -> list[np.
             return _read_container(content, choose, limits)
         if _is_animation(content):
             return _read_animation(content, choose, limits)
-    except (decord.DECORDError, RuntimeError, *BROKEN) as error:
+    except TOO_LARGE:
+        raise InvalidMedia(f"a frame of the clip has more than {limits.max_video_pixels} pixels") from None
+    except (decord.DECORDError, av.FFmpegError, RuntimeError, *BROKEN) as error:
         raise InvalidMedia("the clip can't be decoded; is it a whole file?") from error
     taken = ", ".join((*_CONTAINERS, *_ANIMATIONS))
     raise InvalidMedia(f"the clip isn't in a format that is taken: {taken}")
@@ -72,10 +75,10 @@ def _check_header(content: bytes, limits: MediaLimits) -> None:
     with av.open(BytesIO(content), "r", format=_demuxer(content)) as container:
         if not container.streams.video:
             raise InvalidMedia("the clip can't be decoded: it has no video track; is it a whole file?")
-        context = container.streams.video[0].codec_context
-        if (codec := context.codec.canonical_name) not in CODECS:
+        track = container.streams.video[0]
+        if (codec := codec_of(track)) not in CODECS:
             raise InvalidMedia(f"the clip's codec is {codec}; taken are {', '.join(CODECS)}")
-        _check_pixels(context.width * context.height, limits)
+        _check_pixels(track.codec_context.width * track.codec_context.height, limits)
 
 
 def _demuxer(content: bytes) -> str:
