@@ -24,6 +24,15 @@ MAX_INLINE_DECODE = 2**20
 """Characters of base64 that are decoded in the event loop; more is decoded in a thread."""
 
 
+class _Credentials(Exception):
+    """A URL carries a user name or a password."""
+
+
+async def _refuse_credentials(request: httpx2.Request) -> None:
+    if request.url.userinfo:
+        raise _Credentials
+
+
 class _Budget:
     """Bytes that one request's media may still take."""
 
@@ -66,6 +75,7 @@ class MediaFetcher:
             max_redirects=MAX_REDIRECTS,
             timeout=settings.media_timeout_s,
             trust_env=False,
+            event_hooks={"request": [_refuse_credentials]},
         )
 
     async def __aenter__(self) -> Self:
@@ -104,10 +114,10 @@ class MediaFetcher:
     async def _download(self, source: MediaSource, budget: _Budget) -> bytes:
         try:
             url = httpx2.URL(source.address)
-            if url.userinfo:
-                raise InvalidMedia("Media URLs must not carry a user name or password.", param=source.param)
             async with asyncio.timeout(self._timeout_s):
                 return await self._read(url, source, budget)
+        except _Credentials:
+            why = "has a URL with a user name or password, or was redirected to one: leave them out"
         except (httpx2.TimeoutException, TimeoutError):
             why = f"did not arrive within {self._timeout_s:g} s"
         except ForbiddenAddress:

@@ -6,12 +6,14 @@ The check stands where connections are opened, so that names, redirects and rebi
 import asyncio
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import httpcore2
 
 IPAddress = IPv4Address | IPv6Address
 
+_NOT_HOSTS = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
+"""Protocols' own addresses, some of which clouds keep secrets behind; Python calls them global."""
 _GLOBAL_V6 = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 
@@ -81,6 +83,8 @@ def is_public(address: IPAddress) -> bool:
             return is_public(embedded)
         if address not in _GLOBAL_V6:
             return False
+    elif any(address in network for network in _NOT_HOSTS):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

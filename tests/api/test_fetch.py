@@ -110,12 +110,37 @@ async def test_address_that_is_no_medium_is_refused(address):
         "10.0.0.1",
         "[fe80::1]",
         "[fc00::1]",
+        "0177.0.0.1",
+        "0x7f000001",
+        "0x7F.0x0.0x0.0x1",
+        "017700000001",
+        "127.0.1",
+        "127.0.0.1.",
+        "LOCALHOST",
+        "localhost.",
+        "[::ffff:7f00:1]",
+        "[0:0:0:0:0:ffff:127.0.0.1]",
+        "[::127.0.0.1]",
+        "[fe80::1%25lo]",
+        "[2001:0:7f00:1::]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[::ffff:169.254.169.254]",
+        "[fd00:ec2::254]",
+        "[ff02::1]",
+        "172.16.0.1",
+        "192.0.0.192",
+        "100.100.100.200",
+        "198.18.0.1",
+        "240.0.0.1",
+        "\uff11\uff12\uff17.0.0.1",
+        "127\u30020\u30020\u30021",
+        "\u2460\u2461\u2466.0.0.1",
     ],
 )
 async def test_private_host_is_refused_however_it_is_spelled(host):
     async with web(lambda _: (200, [], PICTURE)) as (url, seen):
         port = url.rpartition(":")[2]
-        with pytest.raises(InvalidMedia, match="not on a public address"):
+        with pytest.raises(InvalidMedia, match=r"not on a public address|valid http\(s\) URL|can't be reached"):
             await fetch(f"http://{host}:{port}/", admits=is_public)
 
     assert not seen
@@ -136,6 +161,15 @@ async def test_private_host_is_refused_however_it_is_spelled(host):
         ("2001:0:7f00:1::", False),
         ("fec0::1", False),
         ("2001:db8::1", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("64:ff9b:1::1", False),
+        ("2002:a9fe:a9fe::", False),
+        ("::ffff:93.184.216.34", True),
+        ("fd00:ec2::254", False),
+        ("::", False),
+        ("0.0.0.0", False),
+        ("192.0.0.192", False),
+        ("198.18.0.1", False),
     ],
 )
 def test_public_means_one_host_on_the_internet(address, expected):
@@ -173,6 +207,96 @@ async def test_host_that_misbehaves_is_told_apart(answer, says):
     assert caught.value.param == "images[0]"
     assert "secret" not in caught.value.message
     assert "127.0.0.1" not in caught.value.message
+
+
+async def test_name_that_changes_its_mind_is_connected_to_where_it_was_checked(monkeypatch):
+    """DNS says a public address to the check and a private one to a second question."""
+    loop, asked = asyncio.get_running_loop(), []
+    resolve = loop.getaddrinfo
+
+    async def rebinding(host, port, **named):
+        if host != "rebinding.example":
+            return await resolve(host, port, **named)
+        asked.append(host)
+        return await resolve("127.0.0.3" if len(asked) == 1 else "127.0.0.2", port, **named)
+
+    monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", lambda _, *a, **k: rebinding(*a, **k))
+    async with web(lambda _: (200, [], b"secret"), "127.0.0.2") as (inner, seen):
+        port = inner.rpartition(":")[2]
+        with pytest.raises(InvalidMedia, match="can't be reached"):
+            await fetch(f"http://rebinding.example:{port}/", admits=lambda a: a != ip_address("127.0.0.2"))
+
+    assert asked == ["rebinding.example"]
+    assert not seen
+
+
+async def test_name_with_one_forbidden_address_among_others_is_refused(monkeypatch):
+    loop = asyncio.get_running_loop()
+    resolve = loop.getaddrinfo
+
+    async def both(host, port, **named):
+        return [*await resolve("93.184.216.34", port, **named), *await resolve("127.0.0.1", port, **named)]
+
+    monkeypatch.setattr(loop.__class__, "getaddrinfo", lambda _, *a, **k: both(*a, **k))
+
+    with pytest.raises(InvalidMedia, match="not on a public address"):
+        await fetch("http://two-faced.example/", admits=is_public)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "address", "is_allowed"),
+    [
+        ("localhost", "http://localhost", True),
+        ("LocalHost.", "http://LOCALHOST", True),
+        ("*.example.com localhost", "http://localhost", True),
+        ("example.com", "http://localhost", False),
+        ("127.0.0.1", "http://localhost", False),
+        ("host", "http://localhost", False),
+        ("*.localhost", "http://localhost", False),
+        ("localhost", "http://127.0.0.1", False),
+        ("localhost", "http://localhost.evil.example", False),
+        ("localhost", "http://localhost@127.0.0.1", False),
+        ("localhost", "http://127.0.0.1\\@localhost", False),
+        ("localhost", "http://127.0.0.1#@localhost", False),
+    ],
+)
+async def test_only_listed_hosts_are_asked(hosts, address, is_allowed):
+    async with web(lambda _: (200, [], PICTURE)) as (url, seen):
+        port = url.rpartition(":")[2]
+        settings = ApiSettings(allowed_media_hosts=hosts)
+        async with MediaFetcher(settings, CheckedNetwork(lambda _: True, settings.allowed_media_hosts)) as it:
+            asking = it.fetch([source(f"{address}:{port}/")])
+            if is_allowed:
+                assert list((await asking).values()) == [PICTURE]
+            else:
+                with pytest.raises(InvalidMedia):
+                    await asking
+
+    assert bool(seen) is is_allowed
+
+
+async def test_redirect_leaves_the_listed_hosts_for_no_other():
+    async with (
+        web(lambda _: (200, [], PICTURE)) as (inner, seen),
+        web(lambda _: (302, [f"Location: {inner}/secret"], b"")) as (outer, _),
+    ):
+        network = CheckedNetwork(lambda _: True, ["localhost"])
+        async with MediaFetcher(ApiSettings(), network) as it:
+            with pytest.raises(InvalidMedia, match="does not fetch from"):
+                await it.fetch([source(outer.replace("127.0.0.1", "localhost"))])
+
+    assert not seen
+
+
+async def test_credentials_in_a_redirect_are_refused():
+    async with (
+        web(lambda _: (200, [], PICTURE)) as (inner, seen),
+        web(lambda _: (302, [f"Location: {inner.replace('//', '//me:secret@')}"], b"")) as (outer, _),
+    ):
+        with pytest.raises(InvalidMedia, match="user name or password"):
+            await fetch(outer)
+
+    assert not seen
 
 
 async def test_unreachable_host_is_told():

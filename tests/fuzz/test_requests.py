@@ -5,6 +5,7 @@ import base64
 import codecs
 import contextlib
 import json
+import os
 import random
 
 import httpx2
@@ -12,6 +13,7 @@ import psutil
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 from tests.api.conftest import MODEL, GatewayProcess
@@ -20,6 +22,7 @@ from tests.fuzz.mutations import corpus
 
 OPTIONS = {"allow_private_media_hosts": "true", "first_event_wait_s": 1, "keep_alive_s": 0.2, "request_timeout_s": 5}
 MAX_GROWTH_BYTES = 96 * 2**20
+TEXT = {"type": "text", "text": "a"}
 PLAIN = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
 
 
@@ -67,7 +70,13 @@ def ask_for(operation, mode):
     """Send requests that the document allows, or some that it forbids."""
 
     @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=int(os.environ.get("FUZZ_EXAMPLES", "10")),
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     def is_answered(case):
         if isinstance(case.body, dict) and "messages" in case.body:
             case.body["model"] = MODEL  # an unknown one is refused before anything else is looked at
@@ -78,7 +87,8 @@ def ask_for(operation, mode):
         if answer.status_code == 200:
             case.validate_response(answer)
 
-    is_answered()
+    with contextlib.suppress(Unsatisfiable):  # what takes nothing can't be sent anything wrong
+        is_answered()
 
 
 def nested(depth: int, opening: str = "[", closing: str = "]") -> str:
@@ -165,13 +175,13 @@ BODIES = {
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/load_lora_adapter"])
-async def test_odd_body_is_answered(http, path, body):
-    answer = await http.post(path, content=body, headers={"content-type": "application/json"})
+async def test_odd_body_is_answered(http, body):
+    for path in ("/v1/chat/completions", "/v1/load_lora_adapter"):
+        answer = await http.post(path, content=body, headers={"content-type": "application/json"})
 
-    assert answer.status_code < 500
-    assert answer.status_code == 200 or answer.json()["error"]["message"]
-    assert len(answer.content) < 4000
+        assert answer.status_code < 500
+        assert answer.status_code == 200 or answer.json()["error"]["message"]
+        assert len(answer.content) < 4000
 
 
 @pytest.mark.parametrize("field", FIELDS)

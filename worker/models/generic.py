@@ -31,12 +31,16 @@ from worker.models.generic_pieces import find_pieces
 from worker.models.generic_text import Escaper
 from worker.models.memory import start_runner
 from worker.models.piece import bytes_of, spells_bytes
+from worker.models.timebox import OutOfTime, timebox
 from worker.models.tuned import merge_changes
 from worker.models.weights import open_adapter
 from worker.settings import WorkerSettings
 
 DEFAULT_CONTEXT = 8192
 """Tokens, where neither the checkpoint nor the operator says."""
+MAX_TEMPLATE_S = 10.0
+MAX_TEXT_LENGTH = 2**26
+MAX_REASON_LENGTH = 300
 _PER_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids")
 """What processors return with one column a token."""
 
@@ -105,13 +109,30 @@ class Generic:
         if wishes.size is not None:
             options["images_kwargs"] = {"size": wishes.size}
         given = {"processor_kwargs": options} if options else {}
+        self._check_rendering(turns)
         try:
             inputs = self.processor.apply_chat_template(
                 turns, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True, **given
             )
         except (TemplateError, ValueError) as error:  # it may want turns in some order, or pictures in some shape
-            raise InvalidRequest(f"the model's template refuses the conversation: {error}", param="messages") from error
+            raise _refused(error) from error
         return dict(inputs)
+
+    def _check_rendering(self, turns: list[dict[str, Any]]) -> None:
+        """Write the prompt's text once within limits: a template is a program of its checkpoint's."""
+        try:
+            with timebox(MAX_TEMPLATE_S):
+                text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except OutOfTime:
+            raise InvalidRequest(
+                f"the model's template takes longer than {MAX_TEMPLATE_S:g} s over this conversation", param="messages"
+            ) from None
+        except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError) as error:
+            raise _refused(error) from error
+        if len(text) > MAX_TEXT_LENGTH:
+            raise InvalidRequest(
+                f"the prompt is longer than {MAX_TEXT_LENGTH} characters; shorten the conversation", param="messages"
+            )
 
     def _content(self, message: Message, media: Media) -> str | list[dict[str, Any]]:
         is_own = message.role is Role.ASSISTANT
@@ -143,6 +164,11 @@ class Generic:
     def _cast(self, feature: Any) -> Any:
         is_real = isinstance(feature, torch.Tensor) and feature.is_floating_point()
         return feature.to(self.dtype) if is_real else feature
+
+
+def _refused(error: Exception) -> InvalidRequest:
+    reason = str(error)[:MAX_REASON_LENGTH]
+    return InvalidRequest(f"the model's template refuses the conversation: {reason}", param="messages")
 
 
 def _texts(message: Message) -> list[str]:
