@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 TORCH := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-peers compose-test lock clean
+.PHONY: help demo test fuzz check bench bench-peers compose-test lock clean
 
 BENCHMARKS := queue gateway engine price growth
 
@@ -23,6 +23,9 @@ check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+fuzz: $(INSTALLED)  ## damage ten times as many media and requests as `test` does
+	OMP_NUM_THREADS=1 FUZZ_FILES=20000 FUZZ_EXAMPLES=100 $(BIN)/pytest tests/fuzz -s -o timeout=3600
 
 bench: $(INSTALLED)  ## measure what docs/measurements.md shows, on a quiet machine
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done

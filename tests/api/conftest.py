@@ -36,7 +36,7 @@ class GatewayProcess:
         self.process.wait(15)
 
 
-def wait_for_port(port: int, timeout_s: float = 15) -> None:
+def wait_for_port(port: int, timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -99,7 +99,7 @@ async def served(client: AsyncOpenAI) -> bool:
     return any(model.id == MODEL for model in (await client.models.list()).data)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 5) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(0.02)
