@@ -44,7 +44,7 @@ class GuardedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to wait for the rest of a request."""
         super().on_message_begin()
-        self._is_in_head, self._num_pieces_bytes, self._num_header_bytes = True, 0, 0
+        self._is_in_head = True
         self._wait()
 
     def on_url(self, url: bytes) -> None:
@@ -64,6 +64,7 @@ class GuardedConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is all there."""
+        self._num_pieces_bytes = self._num_header_bytes = 0
         self._stop_waiting()
         super().on_message_complete()
 

@@ -33,7 +33,7 @@ class MediaDirectory:
     def read(self, path: Path, source: MediaSource, max_bytes: int) -> bytes:
         """Return a found file's bytes; raises InvalidMedia if it is larger, or isn't there any more."""
         try:
-            with open(path, "rb", opener=_open_no_link) as file:
+            with open(path, "rb", opener=self._open) as file:
                 content = file.read(max_bytes + 1)
         except OSError:
             raise InvalidMedia(f"The {source.kind} is a file that can't be read.", param=source.param) from None
@@ -43,18 +43,26 @@ class MediaDirectory:
             raise InvalidMedia(f"The {source.kind} is empty.", param=source.param)
         return content
 
+    def _open(self, path: str, flags: int) -> int:
+        """Open what was found, name by name: what became a link or a pipe meanwhile is none, and isn't waited for."""
+        folder = os.open(self._root, os.O_DIRECTORY)
+        try:
+            *names, last = Path(path).relative_to(self._root).parts
+            for name in names:
+                inner = os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            descriptor = os.open(last, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        finally:
+            os.close(folder)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(f"{path} is not a file")
+        return descriptor
+
 
 def _path(address: str) -> str:
     for prefix in _FILE_URLS:
         if address[: len(prefix)].lower() == prefix:
             return unquote(address[len(prefix) - 1 :], errors="strict")
     return address
-
-
-def _open_no_link(path: str, flags: int) -> int:
-    """Open what was found: a file that became a link or a pipe meanwhile is none, and isn't waited for."""
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(f"{path} is not a file")
-    return descriptor

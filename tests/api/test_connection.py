@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 
 from tests.api.conftest import MODEL
 
+RECEIVE_S = 3
 GET = b"GET /health/live HTTP/1.1\r\nhost: x\r\n"
 
 
@@ -89,19 +90,19 @@ async def said_to(gateway, *pieces: bytes) -> bytes:
     ],
 )
 async def test_client_that_never_ends_its_request_is_left(gateways, pieces, num_answers):
-    answer = await said_to(gateways(receive_timeout_s=0.5), *pieces)
+    answer = await said_to(gateways(receive_timeout_s=RECEIVE_S), *pieces)
 
     assert answer.count(b"HTTP/1.1 200") == num_answers
 
 
 async def test_slow_answer_is_not_cut_by_the_time_for_requests(gateways, worker):
-    gateway = gateways(receive_timeout_s=0.5)
+    gateway = gateways(receive_timeout_s=RECEIVE_S)
     async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="none", max_retries=0) as client:
         asked = asyncio.ensure_future(
             client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
         )
         job = await worker.take()
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(1.5 * RECEIVE_S)
         await worker.say(job, "late")
         await worker.finish(job)
 
@@ -115,12 +116,14 @@ async def test_slow_answer_is_not_cut_by_the_time_for_requests(gateways, worker)
         (GET + b"".join(b"x-%d: a\r\n" % i for i in range(8000)) + b"\r\n",),
         (b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\n\r\n",),
         (GET, b"x-a: " + b"a" * 20_000, b"a" * 20_000),
+        (GET + b"x-a: " + b"a" * 40_000,),
+        (GET + b"\r\n" + GET + b"x-a: " + b"a" * 40_000 + b"\r\n\r\n",),
     ],
 )
-async def test_head_that_is_too_large_is_refused(gateways, pieces):
-    answer = await said_to(gateways(receive_timeout_s=0.5), *pieces)
+async def test_head_that_is_too_large_is_refused(gateway, pieces):
+    answer = await said_to(gateway, *pieces)
 
-    assert answer.startswith(b"HTTP/1.1 431")
+    assert b"HTTP/1.1 431" in answer
 
 
 async def test_large_body_after_a_small_head_is_no_large_head(gateway):
@@ -141,7 +144,7 @@ async def test_large_body_after_a_small_head_is_no_large_head(gateway):
     ],
 )
 async def test_bytes_that_are_no_http_end_the_connection_only(gateways, garbage):
-    gateway = gateways(receive_timeout_s=0.5)
+    gateway = gateways(receive_timeout_s=RECEIVE_S)
 
     answer = await said_to(gateway, garbage)
 

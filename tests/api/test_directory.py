@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from api.directory import MediaDirectory
 from api.fetch import MediaFetcher
 from api.media import MediaSource
 from api.network import CheckedNetwork
@@ -94,6 +95,22 @@ async def test_whatever_leads_elsewhere_is_refused_alike(root, address):
     assert caught.value.param == "audios[0]"
     assert str(root) not in caught.value.message
     assert "nor a file that this server may read" in caught.value.message
+
+
+@pytest.mark.parametrize("swapped", ["inner", "inner/deep", "inner/deep/a.wav"])
+def test_link_that_is_put_there_after_the_check_is_not_followed(root, tmp_path, swapped):
+    for folder in (root, tmp_path / "elsewhere"):
+        (folder / "inner" / "deep").mkdir(parents=True)
+        (folder / "inner" / "deep" / "a.wav").write_bytes(SOUND if folder == root else SECRET)
+    directory, medium = MediaDirectory(root), MediaSource(MediaKind.AUDIO, "", "audios[0]")
+    path = directory.find("inner/deep/a.wav")
+    assert directory.read(path, medium, 1000) == SOUND
+
+    (root / swapped).rename(root / "gone")
+    (root / swapped).symlink_to(tmp_path / "elsewhere" / swapped)
+
+    with pytest.raises(InvalidMedia, match="can't be read"):
+        directory.read(path, medium, 1000)
 
 
 async def test_limit_on_bytes_holds_for_files(root):

@@ -71,6 +71,6 @@ async def test_errors_tell_nothing_of_the_machine_and_logs_nothing_of_the_prompt
     }
     assert len(codes) >= 7
     assert [text for text in said if TOLD.search(text) or PROMPT in text] == []
-    assert "Finished server process" in logged
+    assert "Application startup complete" in logged
     for secret in (KEY, PROMPT, "private-picture", base64.b64encode(PROMPT.encode()).decode()[:20]):
         assert secret not in logged
