@@ -80,6 +80,8 @@ def ask_for(operation, mode):
     def is_answered(case):
         if isinstance(case.body, dict) and "messages" in case.body:
             case.body["model"] = MODEL  # an unknown one is refused before anything else is looked at
+            for name in ("n", "logprobs", "top_logprobs"):  # the stand-in worker says one answer, and not how likely
+                case.body.pop(name, None)
         answer = case.call(timeout=30)
         assert answer.status_code < 500 or answer.status_code == 503, answer.text
         if answer.status_code >= 400 and not operation.path.startswith("/health"):
