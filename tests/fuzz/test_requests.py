@@ -20,7 +20,7 @@ from tests.api.conftest import MODEL, GatewayProcess
 from tests.api.standin import StandIn
 from tests.fuzz.mutations import corpus
 
-OPTIONS = {"allow_private_media_hosts": "true", "first_event_wait_s": 1, "keep_alive_s": 0.2, "request_timeout_s": 5}
+OPTIONS = {"allow_private_media_hosts": "true", "first_event_wait_s": 1, "keep_alive_s": 0.2, "request_timeout_s": 60}
 MAX_GROWTH_BYTES = 96 * 2**20
 TEXT = {"type": "text", "text": "a"}
 PLAIN = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
