@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Response
+from fastapi.responses import PlainTextResponse
 from redis.exceptions import RedisError
 
 from api.gateway import Gateway, gateway_of
@@ -11,7 +12,12 @@ from shared import keys
 router = APIRouter()
 
 
-@router.get("/metrics")
+@router.get(
+    "/metrics",
+    summary="What Prometheus scrapes",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {"application/openmetrics-text": {"schema": {"type": "string"}}}}},
+)
 async def metrics(gateway: Annotated[Gateway, Depends(gateway_of)], accept: Annotated[str, Header()] = "") -> Response:
     """Expose the gateway's counters, and the lengths of the queues as Redis has them now."""
     try:
