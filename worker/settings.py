@@ -73,6 +73,7 @@ class WorkerSettings(Settings):
                 f"{self.max_num_seqs} running sequences: set it above --max_num_seqs"
             )
         return self
+
     @property
     def media_limits(self) -> MediaLimits:
         """What a medium may be."""
