@@ -60,6 +60,8 @@ class Pictures(msgspec.Struct, tag=True, frozen=True):
     """(width, height) of each."""
     orientation: int = 1
     """EXIF's number, of a picture as it is stored."""
+    transparency: tuple[int, int, int] | None = None
+    """The colour that stands for no colour, of a picture without an alpha channel."""
 
 
 class Samples(msgspec.Struct, tag=True, frozen=True):

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+import numpy as np
 from PIL.Image import preinit
 
 from shared.errors import InvalidMedia
@@ -40,6 +41,7 @@ _LAZY = (
     "encodings.latin_1",
     "encodings.utf_16",
     "xml.etree.ElementTree",
+    "PIL.ImageCms",
     *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP")),
 )
 """What libraries import when they need it first, which is too late here."""
@@ -80,8 +82,9 @@ def _decode(channel: Channel, task: Task, content: bytes) -> tuple[Answer, Seque
     match task:
         case ReadImage():
             picture, orientation = read_image(content, task.limits)
-            height, width = picture.shape[:2]
-            return Pictures(((width, height),), orientation), [picture]
+            colour = picture.info.get("transparency")
+            transparency = colour if isinstance(colour, tuple) else None
+            return Pictures((picture.size,), orientation, transparency), [np.asarray(picture)]
         case ReadFrames():
             frames = read_frames(content, lambda num, rate: _ask(channel, num, rate), task.limits)
             return Pictures(tuple((frame.shape[1], frame.shape[0]) for frame in frames)), frames

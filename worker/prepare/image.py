@@ -5,7 +5,6 @@ import warnings
 import zlib
 from io import BytesIO
 
-import numpy as np
 from PIL import ExifTags, Image
 
 from shared.errors import InvalidMedia
@@ -32,8 +31,8 @@ BROKEN = (
 """What PIL's decoders raise on bytes that aren't what they claim to be."""
 
 
-def read_image(content: bytes, limits: MediaLimits) -> tuple[np.ndarray, int]:
-    """Return the picture as stored, shape [height, width, 3], without its alpha, and its EXIF orientation.
+def read_image(content: bytes, limits: MediaLimits) -> tuple[Image.Image, int]:
+    """Return the picture as stored, as RGB without its alpha, and its EXIF orientation.
 
     Raises InvalidMedia; who asked knows its `param`.
     """
@@ -41,7 +40,7 @@ def read_image(content: bytes, limits: MediaLimits) -> tuple[np.ndarray, int]:
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as picture:
             check_size(3 * picture.width * picture.height, limits)
-            return np.asarray(picture.convert("RGB")), _orientation(picture)
+            return picture.convert("RGB"), _orientation(picture)
     except TOO_LARGE:
         raise InvalidMedia(f"the picture has more than {limits.max_image_pixels} pixels; send a smaller one") from None
     except BROKEN as error:

@@ -20,6 +20,8 @@ def decode_image(content: bytes, param: str) -> Image.Image:
         exif = Image.Exif()
         exif[ExifTags.Base.Orientation] = answer.orientation
         picture.info["exif"] = exif.tobytes()
+    if answer.transparency is not None:  # a processor may lay it over white
+        picture.info["transparency"] = answer.transparency
     return picture
 
 
