@@ -35,8 +35,9 @@ async def served(gateways, broker) -> GatewayProcess:
 
     async def answer() -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                await worker.answer("word")
+            job = await worker.take(timeout_s=3600)  # giving up in the middle of a pop would lose a job
+            await worker.say(job, "word")
+            await worker.finish(job)
 
     answering = asyncio.create_task(answer())
     yield gateway
