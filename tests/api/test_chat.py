@@ -34,6 +34,7 @@ async def test_plain_answer_is_the_fold_of_the_stream(client, worker):
         "prompt_tokens": 7,
         "completion_tokens": 3,
         "total_tokens": 10,
+        "prompt_tokens_details": {"cached_tokens": 0},
     }
 
 
