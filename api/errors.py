@@ -42,10 +42,12 @@ PRESENTATIONS: Mapping[ErrorCode, Presentation] = {
     ErrorCode.MODEL_UNAVAILABLE: Presentation(503, _SERVER, {"Retry-After": "2"}),
     ErrorCode.DEADLINE_EXCEEDED: Presentation(504, _SERVER),
     ErrorCode.WORKER_LOST: Presentation(500, _SERVER, {"x-should-retry": "false"}),
+    ErrorCode.OUT_OF_MEMORY: Presentation(500, _SERVER, {"x-should-retry": "false"}),
+    ErrorCode.SERVER_STOPPING: Presentation(503, _SERVER, {"Retry-After": "1"}),
     ErrorCode.STREAM_INTERRUPTED: Presentation(502, _SERVER),
     ErrorCode.INTERNAL_ERROR: Presentation(500, _SERVER),
 }
-"""`x-should-retry` keeps OpenAI's clients from sending again a request that took its workers down."""
+"""`x-should-retry` keeps OpenAI's clients from sending again a request that took its workers down or fits into none."""
 
 
 def error_body(error: JobError) -> bytes:

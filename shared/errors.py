@@ -14,6 +14,8 @@ JobError
 ├── ModelUnavailable            the name is known, but no live worker serves it
 ├── DeadlineExceeded            the answer took longer than the request may take
 ├── WorkerLost                  the job took its workers down and is not tried again
+├── OutOfMemory                 the job does not fit into the device's memory, even alone
+├── ServerStopping              the gateway ends before the answer does; another one can go on
 ├── StreamInterrupted           events are missing and the log no longer has them
 └── InternalError               our fault; the cause is in the log only
 """
@@ -36,6 +38,8 @@ class ErrorCode(StrEnum):
     MODEL_UNAVAILABLE = "model_unavailable"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     WORKER_LOST = "worker_lost"
+    OUT_OF_MEMORY = "out_of_memory"
+    SERVER_STOPPING = "server_stopping"
     STREAM_INTERRUPTED = "stream_interrupted"
     INTERNAL_ERROR = "internal_error"
 
@@ -126,9 +130,21 @@ class DeadlineExceeded(JobError):
 
 
 class WorkerLost(JobError):
-    """Every worker that took the job died of it."""
+    """Workers that took the job died or broke of it, as many as may."""
 
     code = ErrorCode.WORKER_LOST
+
+
+class OutOfMemory(JobError):
+    """The device has too little memory for this job, even if nothing else runs."""
+
+    code = ErrorCode.OUT_OF_MEMORY
+
+
+class ServerStopping(JobError):
+    """The server at hand ends before the answer does."""
+
+    code = ErrorCode.SERVER_STOPPING
 
 
 class StreamInterrupted(JobError):
@@ -161,6 +177,8 @@ _CLASSES: dict[ErrorCode, type[JobError]] = {
         ModelUnavailable,
         DeadlineExceeded,
         WorkerLost,
+        OutOfMemory,
+        ServerStopping,
         StreamInterrupted,
     )
 }

@@ -4,6 +4,7 @@ import asyncio
 import sys
 
 from shared.logs import configure_logging
+from worker.engine.failure import EngineBroken
 from worker.gpu import GpusTaken
 from worker.main import new_worker_id, run_worker
 from worker.metrics import PortTaken
@@ -12,13 +13,13 @@ from worker.settings import WorkerSettings
 
 
 def main() -> None:
-    """Read the settings and serve until a signal; status 1 if the model can't be loaded."""
+    """Read the settings and serve until a signal; status 1 if the model can't be loaded or go on."""
     settings = WorkerSettings.read()
     worker_id = new_worker_id()
     configure_logging(settings.log_level, settings.log_format, worker_id)
     try:
         asyncio.run(run_worker(settings, worker_id))
-    except (LoadError, MemoryError, GpusTaken, PortTaken) as error:  # the operator's to mend
+    except (LoadError, MemoryError, GpusTaken, PortTaken, EngineBroken) as error:  # the operator's to mend
         sys.exit(f"worker: {error}")
 
 

@@ -4,7 +4,7 @@ A lease is a time (the job's score in `inflight`) and a holder (`<worker>/<attem
 lease hash). The time decides when somebody else may claim the job; the holder decides who may speak.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -16,6 +16,10 @@ LEASE_TTL_MS = 24 * 3600 * 1000
 """A lease hash that everybody forgot is gone after a day."""
 
 
+class GivenUp(Exception):
+    """The job broke the model here: it is handed over, and counts as one that took a worker down."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """One job that a worker holds."""
@@ -23,7 +27,7 @@ class Claim:
     job_id: JobId
     attempt: int
     num_lost: int
-    """Workers that died with this job."""
+    """Workers that died with this job or broke on it."""
     score: int
     """Place in the queue, to which a handed-over job returns."""
     holder: str
@@ -82,7 +86,7 @@ for i = 3, #ARGV, 2 do
   if redis.call('HGET', ARGV[2] .. id, 'holder') == holder then
     redis.call('ZADD', KEYS[1], now + expires, id)
   else
-    lost[#lost + 1] = id
+    lost[#lost + 1] = (i - 3) / 2
   end
 end
 return lost
@@ -92,6 +96,7 @@ _HAND_OVER = """
 local queue, inflight, wake, lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 if redis.call('HGET', lease, 'holder') ~= ARGV[2] then return 0 end
 redis.call('HDEL', lease, 'holder')
+redis.call('HINCRBY', lease, 'lost', ARGV[3])
 redis.call('ZREM', inflight, ARGV[1])
 redis.call('ZADD', queue, redis.call('HGET', lease, 'score'), ARGV[1])
 redis.call('RPUSH', wake, 1)
@@ -133,20 +138,23 @@ class Leases:
         ]
         return claims, None if until_expiry_ms < 0 else until_expiry_ms / 1000
 
-    async def renew(self, claims: Iterable[Claim]) -> list[JobId]:
-        """Prolong these leases; return the jobs that somebody else holds by now."""
+    async def renew(self, claims: Sequence[Claim]) -> list[Claim]:
+        """Prolong these leases; return the claims that no longer hold their job."""
         holders = [text for claim in claims for text in (claim.job_id, claim.holder)]
         lost = await self._renew(
             keys=[keys.inflight(self._model)], args=[self._lease_ms, keys.lease(JobId("")), *holders]
         )
-        return [JobId(job_id.decode()) for job_id in lost]
+        return [claims[index] for index in lost]
 
-    async def hand_over(self, claim: Claim) -> None:
-        """Put the job back into its old place in the queue, for another worker to continue at once."""
+    async def hand_over(self, claim: Claim, *, is_suspect: bool) -> None:
+        """Put the job back into its old place in the queue, for another worker to continue at once.
+
+        A suspect one counts as if it had taken this worker down.
+        """
         model, job_id = self._model, claim.job_id
         await self._hand_over(
             keys=[keys.queue(model), keys.inflight(model), keys.wake(model), keys.lease(job_id)],
-            args=[job_id, claim.holder],
+            args=[job_id, claim.holder, int(is_suspect)],
         )
 
     async def release(self, claim: Claim) -> None:

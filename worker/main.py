@@ -4,9 +4,9 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
 import socket
 import time
+from concurrent.futures import Future
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
@@ -21,7 +21,9 @@ from shared.tracing import Tracing, open_tracing
 from worker.adapters import Adapters
 from worker.cancellation import listen_for_cancels
 from worker.checkpoint import own_adapters
+from worker.choices import ChoiceId
 from worker.engine.engine import Engine
+from worker.engine.failure import EngineBroken
 from worker.engine.thread import EngineThread
 from worker.gpu import hold_gpu
 from worker.heartbeat import Heartbeat
@@ -35,12 +37,16 @@ from worker.publisher import Publisher
 from worker.queue import QueueWorker
 from worker.record import JobRecord
 from worker.settings import WorkerSettings
+from worker.stop import Stop
 from worker.task import ChatTask, Tasks
 
 logger = logging.getLogger(__name__)
 
 NUM_RETRIES = 60
 """A worker outlasts a Redis that is away for a minute; nobody waits for its commands as clients do."""
+
+HURRY_S = 1.0
+"""What the current step may take to end when there is a hurry."""
 
 
 class Worker:
@@ -62,6 +68,7 @@ class Worker:
         self._metrics = metrics
         self._tracing = tracing
         self._tasks = Tasks()
+        self._broken: EngineBroken | None = None
         info, loop = heartbeat.info, asyncio.get_running_loop()
         max_num_seqs = min(settings.max_num_seqs, model.facts.max_num_seqs or settings.max_num_seqs)
         heartbeat.update(slots=max_num_seqs)
@@ -88,8 +95,13 @@ class Worker:
             on_fenced=self._tasks.fence,
         )
 
-    async def serve(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then drain; raises LoadError if one of its adapters can't be loaded."""
+    async def serve(self, stop: Stop) -> None:
+        """Serve until asked to stop, then drain.
+
+        Raises LoadError if one of its adapters can't be loaded, EngineBroken if the model can't go on here.
+        """
+        loop = asyncio.get_running_loop()
+        self._engine.ended.add_done_callback(lambda ended: loop.call_soon_threadsafe(self._take_break, ended, stop))
         self._engine.start()
         await self._adapters.open(own_adapters(self._settings))
         async with asyncio.TaskGroup() as group:
@@ -101,13 +113,23 @@ class Worker:
             ]
             claiming = group.create_task(self._queue.main())
             await self._announce(WorkerState.READY)
-            await stop.wait()
+            await stop.asked.wait()
             await self._announce(WorkerState.DRAINING)
             claiming.cancel()
-            await self._queue.drain(self._settings.drain_timeout_s)
+            await self._queue.drain(self._settings.drain_timeout_s, stop.hurry)
             for task in background:
                 task.cancel()
-        self._engine.stop()
+        self._engine.stop(HURRY_S if stop.hurry.is_set() else None)
+        if self._broken is not None:
+            raise self._broken
+
+    def _take_break(self, ended: Future[None], stop: Stop) -> None:
+        """Hand everything over, if the engine has ended by breaking."""
+        if isinstance(broken := ended.exception(), EngineBroken):
+            self._broken = broken
+            self._queue.suspect(ChoiceId.parse(name).job_id for name in broken.suspects)
+            stop.hurry.set()
+            stop.asked.set()
 
     async def _announce(self, state: WorkerState) -> None:
         self._heartbeat.update(state=state)
@@ -143,9 +165,8 @@ def new_worker_id() -> str:
 
 async def run_worker(settings: WorkerSettings, worker_id: str) -> None:
     """Load the model and serve it until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    stop = Stop()
+    stop.listen()
     info = _introduce(settings, worker_id)
     metrics = WorkerMetrics(info.model)
     async with AsyncExitStack() as stack:
@@ -158,7 +179,7 @@ async def run_worker(settings: WorkerSettings, worker_id: str) -> None:
         await heartbeat.forget_the_dead()
         beating = asyncio.create_task(heartbeat.run())
         stack.push_async_callback(_end, beating, heartbeat)
-        model = await _load(settings, heartbeat, stop)
+        model = await _load(settings, heartbeat, stop.asked)
         if model is not None:
             tracing = stack.enter_context(open_tracing("baton-worker", worker_id))
             decoder = stack.enter_context(open_decoder(settings.decoder_limits, settings.media_limits))

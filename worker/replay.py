@@ -18,6 +18,8 @@ class Replay:
     progress: Progress
     has_started: bool
     has_ended: bool
+    has_hole: bool
+    """Whether Redis lost events and kept later ones, as it may when it fails over: nothing true can follow."""
 
 
 async def read_replay(redis: Redis, job: ChatJob) -> Replay:
@@ -34,4 +36,5 @@ async def read_replay(redis: Redis, job: ChatJob) -> Replay:
         progress=tally.progress(),
         has_started=job.progress.last_seq > 0 or any(isinstance(event, Started) for event in events),
         has_ended=any(is_terminal(event) for event in events),
+        has_hole=any(event.seq != seq for seq, event in enumerate(events, start=job.progress.last_seq + 1)),
     )

@@ -14,6 +14,8 @@ from shared.errors import (
     InvalidMedia,
     InvalidRequest,
     JobError,
+    OutOfMemory,
+    StreamInterrupted,
     WorkerLost,
 )
 from shared.events import FinishReason, Usage
@@ -21,10 +23,11 @@ from shared.job import ChatJob, JobId, MediaPart, Message, Role, TextPart
 from worker.adapters import Adapter, Adapters
 from worker.choices import ChoiceId, Choices
 from worker.engine.engine import StepOutput
+from worker.engine.failure import Failure
 from worker.engine.prompt import Prompt
 from worker.engine.sequence import BASE
 from worker.engine.thread import EngineThread
-from worker.lease import Claim
+from worker.lease import Claim, GivenUp
 from worker.models.family import Model
 from worker.outbox import Outbox
 from worker.prepare.decoder import one_request
@@ -35,11 +38,15 @@ from worker.replay import Replay, read_replay
 logger = logging.getLogger(__name__)
 
 MAX_LOST_WORKERS = 2
-"""A job that took this many workers down is not given to another one."""
+"""A job that took this many workers down, or broke the model this often, is not tried again."""
+NO_MEMORY = (
+    "The request needs more memory than the server's device has, even alone: "
+    "shorten the conversation, send fewer or smaller media, or lower max_tokens."
+)
 
 
 class ChatTask:
-    """Runs one claimed job; whatever happens, it says exactly one terminal event, or none if it was fenced."""
+    """Runs one claimed job; it says exactly one terminal event, or none if another attempt goes on with it."""
 
     def __init__(
         self,
@@ -67,15 +74,16 @@ class ChatTask:
         self._choices: Choices | None = None
         self._has_started = False
         self._is_cancelled = False
+        self._is_given_up = False
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Prepare, generate, publish."""
+        """Prepare, generate, publish; raise GivenUp if the model broke on it."""
         began_s = time.monotonic()
         try:
             async with asyncio.timeout(self.job.deadline_s - time.time()):
                 await self._answer()
-        except asyncio.CancelledError:  # a drain: the next worker continues from what is published
+        except (asyncio.CancelledError, GivenUp):  # the next attempt continues from what is published
             self._outbox.close()
             await self._publisher.flush(self._outbox)
             self._record.close(self._outcome)
@@ -99,14 +107,13 @@ class ChatTask:
         _, run, index = ChoiceId.parse(output.sequence_id)
         if self._outbox.has_ended or (choices := self._choices) is None or choices.run != run:
             return
-        if not self._has_started:
+        if not self._has_started and output.failure is None:
             self._has_started = True
             self._outbox.start(choices.prompt_tokens)
         if output.is_last:
             choices.end(index)
-        if output.has_failed:
-            self._fail(InternalError())
-            self._ended.set()
+        if output.failure is not None:
+            self._give_up(output.failure)
         else:
             logprobs, held = choices.logprobs(output.scored), choices.logprobs(output.held)
             self._outbox.extend(index, output.text, output.token_ids, logprobs, held)
@@ -136,8 +143,10 @@ class ChatTask:
         self._outbox.last_seq, self._has_started = replay.progress.last_seq, replay.has_started
         if replay.has_ended:
             return self._drop()
+        if replay.has_hole:
+            raise StreamInterrupted("Part of the answer was lost with Redis's data; please ask again.")
         if self._claim.num_lost >= MAX_LOST_WORKERS:
-            raise WorkerLost(f"{self._claim.num_lost} workers died while they held this request; it is not tried again")
+            raise WorkerLost(f"{self._claim.num_lost} workers died or broke on this request; it is not tried again")
         choices = await self._prepare(replay)
         if self._is_cancelled:
             self._outcome = FinishReason.CANCELLED
@@ -146,6 +155,8 @@ class ChatTask:
         for sequence in choices.running:
             self._engine.submit(sequence)
         await self._ended.wait()
+        if self._is_given_up:
+            raise GivenUp
         return None
 
     async def _prepare(self, replay: Replay) -> Choices:
@@ -208,6 +219,16 @@ class ChatTask:
             self._outcome = reason
             self._outbox.finish(reason, _usage(choices), index)
             self._ended.set()
+
+    def _give_up(self, failure: Failure) -> None:
+        """End here what one of the choices broke: for another attempt, or for good."""
+        match failure:
+            case Failure.BROKE:
+                self._is_given_up = True
+                self._outbox.close()
+            case Failure.OUT_OF_MEMORY:
+                self._fail(OutOfMemory(NO_MEMORY))
+        self._ended.set()
 
     def _fail(self, error: JobError) -> None:
         logger.info("%s failed: %s", self.job.id, error.code)

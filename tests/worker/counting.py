@@ -15,6 +15,7 @@ class CountingPrefill:
     def __init__(self, runner, sequence, row, num_cached):
         self.tokens = tokens_of(sequence)[:-1]
         self.is_poisoned = sequence.id.startswith("poison")
+        self.name = sequence.id
         self.runner, self.row = runner, row
         assert runner.rows[row][:num_cached] == self.tokens[:num_cached]
         del runner.rows[row][num_cached:]
@@ -30,6 +31,7 @@ class CountingPrefill:
     def advance(self, budget):
         if self.is_poisoned:
             raise RuntimeError("this prompt breaks the model")
+        self.runner.need_memory("prefill", [self.name], self.row + 1)
         chunk = self.tokens[self.num_tokens :][:budget]
         self.runner.rows[self.row] += chunk
         self.runner.reads.append(len(chunk))
@@ -44,6 +46,9 @@ class CountingRunner:
         self.rows = [[] for _ in range(num_rows)]
         self.batch_sizes = []
         self.reads = []
+        self.fails_once: Exception | None = None
+        self.room = {"prefill": num_rows, "decode": num_rows}
+        self.too_large = {}
 
     def content(self, sequence):
         return Content(sequence.adapter, identify(sequence.prompt, sequence.token_ids))
@@ -57,8 +62,16 @@ class CountingRunner:
             row.append(sequence.last_token_id)
         if any(s.id.startswith("bomb") for s in sequences):
             raise RuntimeError("the step breaks")
+        self.need_memory("decode", [s.id for s in sequences], len(sequences))
+        if self.fails_once is not None:
+            error, self.fails_once = self.fails_once, None
+            raise error
         self.batch_sizes.append(len(sequences))
         return [Token(s.num_tokens) for s in sequences]
+
+    def need_memory(self, where, names, num_rows):
+        if num_rows > self.room[where] or self.too_large.get(where) in names:
+            raise MemoryError("no room")
 
     def copy(self, source, target, num_tokens):
         self.rows[target] = self.rows[source][:num_tokens]

@@ -3,11 +3,13 @@
 import asyncio
 
 import pytest
+import torch
 
 from shared.events import FinishReason
 from shared.job import SamplingParams
 from tests.worker.counting import CountingRunner, Numbers
 from worker.engine.engine import Engine
+from worker.engine.failure import EngineBroken, Failure, has_lost_device, is_out_of_memory
 from worker.engine.prompt import Prompt
 from worker.engine.sequence import Sequence
 from worker.engine.thread import EngineThread
@@ -80,19 +82,114 @@ def test_prompt_that_breaks_the_model_harms_nobody_else():
 
     outputs = run(engine)
 
-    assert [o.has_failed for o in outputs["poison"]] == [True]
+    assert [o.failure for o in outputs["poison"]] == [Failure.BROKE]
     assert all(o.finish_reason is FinishReason.LENGTH for name in "ab" for o in outputs[name][-1:])
 
 
-def test_step_that_breaks_fails_its_sequences_and_frees_their_rows():
-    engine = Engine(CountingRunner(), max_num_seqs=2)
-    for name in ("bomb", "a", "later"):
-        engine.add(sequence(name, max_tokens=3))
+@pytest.mark.parametrize("place", range(4))
+def test_step_that_breaks_costs_only_the_sequence_that_breaks_it(place):
+    engine = Engine(CountingRunner(), max_num_seqs=4)
+    names = ["a", "b", "c", "later"]
+    names.insert(place, "bomb")
+    for name in names:
+        engine.add(sequence(name, max_tokens=9))
 
     outputs = run(engine)
 
-    assert outputs["bomb"][-1].has_failed
-    assert outputs["later"][-1].finish_reason is FinishReason.LENGTH
+    assert outputs.pop("bomb")[-1].failure is Failure.BROKE
+    for said in outputs.values():
+        assert [t for o in said for t in o.token_ids] == list(range(3, 12))
+        assert said[-1].finish_reason is FinishReason.LENGTH
+
+
+def test_step_that_broke_for_no_reason_costs_nobody_anything():
+    runner = CountingRunner()
+    engine = Engine(runner, max_num_seqs=4)
+    for n in range(4):
+        engine.add(sequence(f"s{n}", max_tokens=9))
+    for _ in range(5):
+        engine.step()
+
+    runner.fails_once = RuntimeError("a cosmic ray")
+    before = len(engine.running_ids)
+    outputs = run(engine)
+
+    assert (before, runner.fails_once) == (4, None)
+    assert {said[-1].finish_reason for said in outputs.values()} == {FinishReason.LENGTH}
+    assert {said[-1].token_ids for said in outputs.values()} == {(11,)}
+
+
+@pytest.mark.parametrize("where", ["prefill", "decode"])
+def test_too_little_memory_lets_fewer_run_at_once_and_fails_nobody(where):
+    runner = CountingRunner()
+    runner.room[where] = 2
+    engine = Engine(runner, max_num_seqs=8, enable_prefix_caching=False)
+    for n in range(8):
+        engine.add(sequence(f"s{n}", max_tokens=9))
+
+    outputs = run(engine)
+
+    assert max(runner.batch_sizes) == 2
+    for said in outputs.values():
+        assert [t for o in said for t in o.token_ids] == list(range(3, 12))
+
+
+@pytest.mark.parametrize("where", ["prefill", "decode"])
+def test_sequence_that_fits_into_no_memory_is_given_up_and_the_rest_goes_on(where):
+    runner = CountingRunner()
+    runner.too_large = {where: "giant"}
+    engine = Engine(runner, max_num_seqs=4, enable_prefix_caching=False)
+    for name in ("a", "giant", "b"):
+        engine.add(sequence(name, max_tokens=5))
+
+    outputs = run(engine)
+
+    assert outputs.pop("giant")[-1].failure is Failure.OUT_OF_MEMORY
+    assert {said[-1].token_ids for said in outputs.values()} == {(7,)}
+
+
+def test_room_comes_back_as_sequences_end():
+    runner = CountingRunner()
+    engine = Engine(runner, max_num_seqs=4)
+    for n in range(12):
+        engine.add(sequence(f"s{n}", max_tokens=9))
+    for _ in range(5):
+        engine.step()
+
+    runner.fails_once = MemoryError("just now")
+    run(engine)
+
+    assert runner.batch_sizes[-20:].count(4) > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory", "is_device"),
+    [
+        (MemoryError("no room"), True, False),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True, False),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory"), True, False),
+        (RuntimeError("CUDA error: device-side assert triggered"), False, True),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), False, True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False, False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_errors_of_memory_and_device_are_told_apart(error, is_memory, is_device):
+    assert (is_out_of_memory(error), has_lost_device(error)) == (is_memory, is_device)
+
+
+async def test_lost_device_ends_the_thread_and_names_those_that_ran():
+    runner = CountingRunner()
+    runner.fails_once = RuntimeError("CUDA error: device-side assert triggered")
+    thread = EngineThread(Engine(runner, max_num_seqs=1), on_step=lambda outputs: None)
+    thread.submit(sequence("ran", max_tokens=9))
+    thread.submit(sequence("waited", max_tokens=9))
+    thread.start()
+
+    with pytest.raises(EngineBroken) as broken:
+        await asyncio.wrap_future(thread.ended)
+
+    assert broken.value.suspects == {"ran"}
 
 
 @pytest.mark.parametrize("victim", ["first", "second", "third"])

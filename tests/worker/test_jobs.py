@@ -7,10 +7,15 @@ import time
 
 import pytest
 
+from baton.fleet import local_workers
 from shared import keys, wire
 from shared.errors import ErrorCode
 from shared.events import ChoiceFinished, Failed, Finished, FinishReason, Started, TextDelta, Usage
+from shared.fleet import WorkerState
 from tests.worker.fleet import Ear, enqueue, make_job, ready_worker, running_worker
+from worker.heartbeat import STALE_S
+from worker.lease import Leases
+from worker.stop import KILLED_STATUS
 
 
 @pytest.fixture
@@ -160,6 +165,37 @@ async def test_hung_worker_that_wakes_up_late_is_fenced(redis, url):
     assert text_of(events) == " ".join("abc"[n % 3] for n in range(200))
 
 
+async def test_late_worker_says_nothing_even_if_its_successor_is_silent_yet(redis, url):
+    with running_worker(url, "--fake_itl_ms", "10", "--lease_s", "0.6") as late:
+        info = await ready_worker(redis, late.pid)
+        async with Ear(redis) as ear:
+            await enqueue(redis, make_job("a b c"))
+            await ear.hear("job-1", num_events=10)
+            os.kill(late.pid, signal.SIGSTOP)
+            await claimed(Leases(redis, "successor", "fake", lease_s=60))
+            num_said = await redis.xlen("log:job-1")
+
+            os.kill(late.pid, signal.SIGCONT)
+            await resting(redis, info.id)
+
+    assert await redis.xlen("log:job-1") == num_said
+
+
+async def test_hung_worker_that_finds_nobody_took_its_job_goes_on_with_it(redis, url):
+    with running_worker(url, "--fake_itl_ms", "10", "--lease_s", "0.6") as worker:
+        await ready_worker(redis, worker.pid)
+        async with Ear(redis) as ear:
+            await enqueue(redis, make_job("a b c", max_tokens=200))
+            await ear.hear("job-1", num_events=10)
+            os.kill(worker.pid, signal.SIGSTOP)
+            await asyncio.sleep(0.8)  # longer than the lease
+            os.kill(worker.pid, signal.SIGCONT)
+            events = await ear.hear("job-1")
+
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert text_of(events) == " ".join("abc"[n % 3] for n in range(200))
+
+
 @pytest.mark.parametrize("num_said", [0, 3])
 async def test_job_that_took_two_workers_down_is_failed(redis, url, num_said):
     """Whether they died before their first word or after some."""
@@ -177,6 +213,20 @@ async def test_job_that_took_two_workers_down_is_failed(redis, url, num_said):
 
     assert isinstance(events[-1], Failed)
     assert (events[-1].code, events[-1].seq) == (ErrorCode.WORKER_LOST, num_said + 1)
+
+
+async def test_log_with_a_hole_is_not_continued(redis, url):
+    for seq in (1, 2, 5):
+        said = TextDelta(job_id="job-1", attempt=1, seq=seq, text="a", token_ids=(0,))
+        await redis.xadd("log:job-1", {"e": wire.encode(said)}, id=f"{seq}-0")
+    async with Ear(redis) as ear:
+        with running_worker(url) as worker:
+            await ready_worker(redis, worker.pid)
+            await enqueue(redis, make_job("a"))
+            events = await ear.hear("job-1")
+
+    assert isinstance(events[-1], Failed)
+    assert (events[-1].code, events[-1].seq) == (ErrorCode.STREAM_INTERRUPTED, 6)
 
 
 async def test_terminated_worker_finishes_what_it_can_and_hands_over_the_rest_at_once(redis, url):
@@ -202,6 +252,33 @@ async def test_terminated_worker_finishes_what_it_can_and_hands_over_the_rest_at
     assert took_s < 30  # far less than the lease
 
 
+async def test_second_signal_hands_over_at_once_and_the_third_ends_the_worker(redis, url):
+    options = ("--fake_itl_ms", "10", "--lease_s", "60", "--drain_timeout_s", "60")
+    with running_worker(url, *options) as first:
+        await ready_worker(redis, first.pid)
+        async with Ear(redis) as ear:
+            await enqueue(redis, make_job("a b", max_tokens=300))
+            await ear.hear("job-1", num_events=5)
+            first.terminate()
+            await draining(redis, first.pid)
+            first.send_signal(signal.SIGINT)
+            assert await asyncio.to_thread(first.wait, 20) == 0
+            with running_worker(url, *options) as second:
+                events = await ear.hear("job-1")
+                await enqueue(redis, make_job("a b", "job-2"))
+                await ear.hear("job-2", num_events=5)
+                second.terminate()
+                await draining(redis, second.pid)
+                os.kill(second.pid, signal.SIGSTOP)  # so that it can't be quicker than the third signal
+                second.terminate()
+                os.kill(second.pid, signal.SIGCONT)
+                second.send_signal(signal.SIGINT)
+                assert await asyncio.to_thread(second.wait, 20) == KILLED_STATUS
+
+    assert {event.attempt for event in events} == {1, 2}
+    assert text_of(events) == " ".join("ab"[n % 2] for n in range(300))
+
+
 async def test_payload_of_another_version_costs_nobody_else_anything(redis, url):
     with running_worker(url) as worker:
         await ready_worker(redis, worker.pid)
@@ -213,6 +290,31 @@ async def test_payload_of_another_version_costs_nobody_else_anything(redis, url)
         await gone(redis, "arq:job:*", "inflight:*")
 
     assert isinstance(events[-1], Finished)
+
+
+async def claimed(leases: Leases) -> None:
+    """Claim one job once its lease has run out."""
+    async with asyncio.timeout(20):
+        while not (await leases.claim(1))[0]:
+            await asyncio.sleep(0.01)
+
+
+async def resting(redis, worker_id: str) -> None:
+    """Wait for a heartbeat from now on that says the worker runs nothing."""
+    since_s = time.time()
+    async with asyncio.timeout(20):
+        while True:
+            stale_s, info = await redis.zscore(keys.WORKERS, worker_id), await redis.get(keys.worker(worker_id))
+            if stale_s > since_s + STALE_S and wire.decode_worker(info).running == 0:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def draining(redis, pid: int) -> None:
+    """Wait until the worker says that it drains."""
+    async with asyncio.timeout(20):
+        while (await local_workers(redis))[pid].state is not WorkerState.DRAINING:
+            await asyncio.sleep(0.01)
 
 
 def envelope(job) -> dict[str, object]:

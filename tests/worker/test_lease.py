@@ -77,7 +77,7 @@ async def test_renewing_a_job_that_somebody_else_took_reports_it_lost(redis):
     claims, _ = await late.claim(1)
     await claim_within(leases(redis, "w2"), timeout_s=2.0)
 
-    assert await late.renew(claims) == [JobId("a")]
+    assert await late.renew(claims) == claims
 
 
 async def test_handed_over_job_returns_to_its_place_and_counts_no_loss(redis):
@@ -85,10 +85,21 @@ async def test_handed_over_job_returns_to_its_place_and_counts_no_loss(redis):
     first = leases(redis, "w1")
     (claim,), _ = await first.claim(1)
 
-    await first.hand_over(claim)
+    await first.hand_over(claim, is_suspect=False)
     claims, _ = await leases(redis, "w2").claim(2)
 
     assert [(c.job_id, c.attempt, c.num_lost) for c in claims] == [("a", 2, 0), ("b", 1, 0)]
+
+
+async def test_job_that_broke_a_worker_counts_as_if_it_had_taken_it_down(redis):
+    await queue_jobs(redis, "a")
+    for _ in range(2):
+        (claim,), _ = await leases(redis, "w1").claim(1)
+        await leases(redis, "w1").hand_over(claim, is_suspect=True)
+
+    (claim,), _ = await leases(redis, "w2").claim(1)
+
+    assert (claim.attempt, claim.num_lost) == (3, 2)
 
 
 async def test_released_job_leaves_nothing_behind(redis):
@@ -109,7 +120,7 @@ async def test_late_worker_can_neither_release_nor_hand_over(redis):
     await claim_within(leases(redis, "w2"), timeout_s=2.0)
 
     await late.release(claim)
-    await late.hand_over(claim)
+    await late.hand_over(claim, is_suspect=False)
 
     assert await redis.zcard(keys.inflight(MODEL)) == 1
     assert await redis.zcard(keys.queue(MODEL)) == 0

@@ -1,9 +1,13 @@
-"""One step of continuous batching: read on in one waiting prompt, decode every running sequence, retire what ended."""
+"""One step of continuous batching: read on in one waiting prompt, decode every running sequence, retire what ended.
+
+A step that raises is made again with fewer rows, and without the one that is to blame.
+"""
 
 import logging
 from dataclasses import dataclass
 
 from shared.events import FinishReason
+from worker.engine.failure import EngineBroken, Failure, failure_of, has_lost_device, is_out_of_memory
 from worker.engine.runner import MediaStats, Runner
 from worker.engine.scheduler import Reading, Scheduler
 from worker.engine.sequence import Sequence
@@ -26,13 +30,13 @@ class StepOutput:
     """Where log-probabilities are asked for, the tokens whose text this is."""
     held: tuple[Token, ...] = ()
     """And those whose text is still held back."""
-    has_failed: bool = False
-    """The model broke on it; the cause is in the log."""
+    failure: Failure | None = None
+    """Why it was given up, if it was."""
 
     @property
     def is_last(self) -> bool:
         """Whether nothing follows for this sequence."""
-        return self.has_failed or self.finish_reason is not None
+        return self.failure is not None or self.finish_reason is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +99,16 @@ class Engine:
         text = sequence.finish(FinishReason.CANCELLED)
         return StepOutput(sequence_id, text, finish_reason=FinishReason.CANCELLED, scored=sequence.take_scored())
 
+    @property
+    def running_ids(self) -> list[str]:
+        """The sequences that share the next step."""
+        return [sequence.id for sequence in self._scheduler.running]
+
     def step(self) -> list[StepOutput]:
-        """Read a bounded part of the waiting prompts, and advance every running sequence by one token."""
+        """Read a bounded part of the waiting prompts, and advance every running sequence by one token.
+
+        Raises EngineBroken if this process can't make another step.
+        """
         outputs: list[StepOutput] = []
         budget = self._max_num_batched_tokens - len(self._scheduler.running)
         while budget > 0 and (sequence := self._next_to_read()) is not None:
@@ -115,9 +127,9 @@ class Engine:
         try:
             reading = self._scheduler.reading or self._admit(sequence)
             num_read = 0 if reading.prefill.is_complete else reading.prefill.advance(budget)
-        except Exception:  # one request's features must not end the others
+        except Exception as error:  # one request's features must not end the others
             logger.exception("prefill failed for %s", sequence.id)
-            outputs.append(self._fail(sequence))
+            outputs += self._postpone(sequence, error)
             return 0
         if reading.prefill.is_complete:
             self._scheduler.start()
@@ -136,9 +148,10 @@ class Engine:
             return []
         try:
             tokens = self._runner.decode(sequences)
-        except Exception:  # the model's own code may raise anything
+        except Exception as error:  # the model's own code may raise anything
             logger.exception("decode step failed for %d sequences", len(sequences))
-            return [self._fail(sequence) for sequence in sequences]
+            return self._try_again(sequences, error)
+        self._scheduler.acquit()
         outputs = [self._advance(s, t) for s, t in zip(sequences, tokens, strict=True)]
         for sequence in reversed(sequences):
             if sequence.is_finished:
@@ -149,6 +162,30 @@ class Engine:
         text = sequence.push(token)
         return StepOutput(sequence.id, text, (token.id,), sequence.finish_reason, sequence.take_scored(), sequence.held)
 
-    def _fail(self, sequence: Sequence) -> StepOutput:
+    def _try_again(self, sequences: list[Sequence], error: Exception) -> list[StepOutput]:
+        """Read the rows' tokens again, the newest alone; whoever fails alone is given up."""
+        _check_device(error, sequences)
+        if len(sequences) == 1:
+            return self._give_up(sequences[0], error)
+        self._scheduler.put_back(sequences, len(sequences) // 2)
+        return []
+
+    def _postpone(self, sequence: Sequence, error: Exception) -> list[StepOutput]:
+        """Let it wait until there is more memory, if others hold some; give it up otherwise."""
+        _check_device(error, [sequence])
+        if is_out_of_memory(error) and (num_running := len(self._scheduler.running)):
+            self._scheduler.wait_for_room(sequence, num_running)
+            return []
+        return self._give_up(sequence, error)
+
+    def _give_up(self, sequence: Sequence, error: Exception) -> list[StepOutput]:
         self._scheduler.remove(sequence, is_sound=False)
-        return StepOutput(sequence.id, has_failed=True)
+        failure = failure_of(error)
+        if failure is Failure.BROKE:  # it, and not their number, was what broke the step
+            self._scheduler.relax()
+        return [StepOutput(sequence.id, failure=failure)]
+
+
+def _check_device(error: Exception, suspects: list[Sequence]) -> None:
+    if has_lost_device(error):
+        raise EngineBroken(sequence.id for sequence in suspects) from error

@@ -1,5 +1,6 @@
 """Who runs: a line of waiting sequences, the one whose prompt is being read, and a dense list of running ones."""
 
+import sys
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
@@ -7,6 +8,9 @@ from itertools import count
 from worker.engine.rows import Content, Rows
 from worker.engine.runner import Prefill, Runner
 from worker.engine.sequence import Sequence, SequenceStatus
+
+FIRST = -sys.maxsize
+"""Before every priority that a request may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,9 @@ class Scheduler:
         self._rows = Rows(runner, max_num_seqs)
         self._line: list[tuple[int, int, Sequence]] = []
         self._arrivals = count()
+        self._fronts = count(-1, -1)
+        self._max_num_seqs = self._room = max_num_seqs
+        self._is_on_trial = False
         self.reading: Reading | None = None
         self.running: list[Sequence] = []
 
@@ -50,7 +57,8 @@ class Scheduler:
 
     def next_in_line(self) -> Sequence | None:
         """Take the next sequence, if a row is free for it."""
-        return heappop(self._line)[2] if self._line and self._rows.has_room else None
+        is_free = self._rows.has_room and len(self.running) < (1 if self._is_on_trial else self._room)
+        return heappop(self._line)[2] if self._line and is_free else None
 
     def admit(self, sequence: Sequence) -> Reading:
         """Give a sequence a row, with as much in it as any row has of its tokens."""
@@ -77,7 +85,11 @@ class Scheduler:
         return next((s for s in (*self.running, *reading, *waiting) if s.id == sequence_id), None)
 
     def remove(self, sequence: Sequence, *, is_sound: bool = True) -> None:
-        """Take a sequence out wherever it stands; unless something broke, its row stays for others to begin with."""
+        """Take a sequence out wherever it stands; unless something broke, its row stays for others to begin with.
+
+        With each that leaves, one more may run, up to the number of rows.
+        """
+        self._room = min(self._room + 1, self._max_num_seqs)
         if self.reading is not None and sequence is self.reading.sequence:
             read = self.reading.prefill.num_tokens
             self._rows.keep(self.reading.row, self._content(sequence, read) if is_sound else None)
@@ -90,6 +102,34 @@ class Scheduler:
         else:
             self._line = [entry for entry in self._line if entry[2] is not sequence]
             heapify(self._line)
+
+    def put_back(self, sequences: list[Sequence], room: int) -> None:
+        """After a failed step, put all running sequences back into the line, and the newest to a trial of its own.
+
+        When a batch begins to fail, the row that came last is the likeliest to be at fault.
+        """
+        *others, newest = sequences
+        for sequence in (*reversed(others), newest):
+            self._put_first(sequence)
+        self._room, self._is_on_trial = room, True
+
+    def wait_for_room(self, sequence: Sequence, room: int) -> None:
+        """Put one that found no memory back to the front, and let no more run than do now."""
+        self._put_first(sequence)
+        self._room = room
+
+    def acquit(self) -> None:
+        """End the trial, if there is one: a step has succeeded."""
+        self._is_on_trial = False
+
+    def relax(self) -> None:
+        """Let as many run as ever."""
+        self._room = self._max_num_seqs
+
+    def _put_first(self, sequence: Sequence) -> None:
+        self.remove(sequence, is_sound=False)
+        sequence.status = SequenceStatus.WAITING
+        heappush(self._line, (FIRST, next(self._fronts), sequence))
 
     def _content(self, sequence: Sequence, num_tokens: int) -> Content | None:
         """Return what of a sequence lies in its row; None if nothing of it may be used again."""

@@ -1,12 +1,16 @@
 """The engine's own thread: the one bridge between the event loop and the model."""
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 
 from worker.engine.engine import Engine, StepOutput
+from worker.engine.failure import EngineBroken
 from worker.engine.sequence import Sequence
+
+logger = logging.getLogger(__name__)
 
 OnStep = Callable[[list[StepOutput]], object]
 
@@ -15,11 +19,13 @@ class EngineThread:
     """Runs the engine while there is work and sleeps while there is none.
 
     `on_step` is called in this thread after each step that produced something; it must not block.
+    `ended` raises EngineBroken if no further step can be made.
     """
 
     def __init__(self, engine: Engine, on_step: OnStep) -> None:
         self._engine = engine
         self._on_step = on_step
+        self.ended: Future[None] = Future()
         self._inbox: SimpleQueue[Callable[[], StepOutput | None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -27,10 +33,10 @@ class EngineThread:
         """Start stepping."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End after the current step; whatever still runs is dropped in silence."""
+    def stop(self, timeout_s: float | None = None) -> None:
+        """End after the current step, waiting no longer than that; whatever still runs is dropped in silence."""
         self._inbox.put(None)
-        self._thread.join()
+        self._thread.join(timeout_s)
 
     def submit(self, sequence: Sequence) -> None:
         """Put a sequence in line; its outputs come through `on_step`."""
@@ -56,6 +62,17 @@ class EngineThread:
         return ended
 
     def _run(self) -> None:
+        try:
+            self._step_on()
+        except EngineBroken as broken:
+            self.ended.set_exception(broken)
+        except Exception:  # whatever it was: a worker whose engine is gone must not hold its jobs
+            logger.exception("the engine broke")
+            self.ended.set_exception(EngineBroken(self._engine.running_ids))
+        else:
+            self.ended.set_result(None)
+
+    def _step_on(self) -> None:
         while self._obey():
             outputs = self._engine.step()
             if outputs:

@@ -8,6 +8,7 @@ import pytest
 from tests.worker.models import mix, tiny
 from tests.worker.models.golden import generate, sequence
 from worker.engine.engine import Engine
+from worker.engine.failure import Failure
 from worker.engine.torch_runner import TorchRunner
 
 
@@ -80,5 +81,5 @@ def test_what_generate_raises_fails_its_request_only(model):
 
     outputs = [output for _ in range(num_tokens + 1) for output in engine.step()]
 
-    assert outputs[0].has_failed
+    assert outputs[0].failure is Failure.BROKE
     assert mix.generated(model, prompt, num_tokens) == kept.token_ids

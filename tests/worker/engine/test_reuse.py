@@ -63,7 +63,7 @@ def answer(engine, prompt, **given):
     one = sequence(prompt, f"{random.random()}", max_tokens=NUM_TOKENS, **given)
     engine.add(one)
     while not one.is_finished:
-        assert not any(output.has_failed for output in engine.step())
+        assert not any(output.failure for output in engine.step())
     return one
 
 
@@ -221,7 +221,7 @@ def test_media_that_break_the_encoder_fail_their_request_only():
     while engine.has_work:
         outputs += engine.step()
 
-    assert {output.sequence_id for output in outputs if output.has_failed} == {"bad"}
+    assert {output.sequence_id for output in outputs if output.failure} == {"bad"}
     assert rows[0].token_ids == rows[2].token_ids == fresh(model, good)
 
 

@@ -34,7 +34,7 @@ def generate(runner, *sequences, max_num_seqs=8):
     texts = {sequence.id: "" for sequence in sequences}
     while engine.has_work:
         for output in engine.step():
-            assert not output.has_failed
+            assert output.failure is None
             texts[output.sequence_id] += output.text
     return list(texts.values())
 
