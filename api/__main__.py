@@ -1,6 +1,5 @@
 """`api`: one gateway process."""
 
-import math
 import signal
 import sys
 from contextlib import suppress
@@ -11,7 +10,9 @@ from sse_starlette.sse import AppStatus
 
 from api.app import create_app
 from api.connection import guarded
+from api.departure import Departure
 from api.keyring import KeyFileError
+from api.server import Server, listening_socket
 from api.settings import ApiSettings
 from shared.logs import configure_logging
 
@@ -19,10 +20,10 @@ from shared.logs import configure_logging
 def main() -> None:
     """Serve until told to stop; then let running answers end, for a while."""
     settings = ApiSettings.read()
-    gateway_id = uuid4().hex
+    gateway_id, departure = uuid4().hex, Departure()
     configure_logging(settings.log_level, settings.log_format, gateway_id)
     try:
-        app = create_app(settings, gateway_id)
+        app = create_app(settings, gateway_id, departure)
     except KeyFileError as error:
         sys.exit(f"api: {error}")
     AppStatus.enable_automatic_graceful_drain = False  # it would cut running streams at once
@@ -39,11 +40,10 @@ def main() -> None:
         server_header=False,
         ssl_certfile=settings.ssl_certfile,
         ssl_keyfile=settings.ssl_keyfile,
-        timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s),
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises the signal again once all has ended well
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run()
+        Server(config, settings, departure).run([listening_socket(config, settings.send_timeout_s)])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 
 from api.auth import ApiKeyGuard
+from api.departure import Departure
 from api.document import describe
 from api.errors import translate_errors
 from api.gateway import open_gateway
@@ -19,12 +20,12 @@ from api.settings import ApiSettings
 from api.visit import VisitLog
 
 
-def create_app(settings: ApiSettings, gateway_id: str) -> FastAPI:
+def create_app(settings: ApiSettings, gateway_id: str, departure: Departure) -> FastAPI:
     """Return the application; its parts live from startup to shutdown. Raises KeyFileError."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_gateway(settings, gateway_id) as app.state.gateway:
+        async with open_gateway(settings, gateway_id, departure) as app.state.gateway:
             yield
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)

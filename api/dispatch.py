@@ -11,6 +11,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from api.admission import Admission
+from api.departure import Departure
 from api.mailbox import Mailbox
 from api.metrics import Account, GatewayMetrics
 from api.order import Order
@@ -18,7 +19,7 @@ from api.position import QueuePositions
 from api.queue import JobQueue
 from api.store import MediaStore
 from api.subscriber import EventSubscriber
-from shared.errors import DeadlineExceeded, TooMuch
+from shared.errors import DeadlineExceeded, ServerStopping, TooMuch
 from shared.events import JobEvent, is_terminal
 from shared.job import ChatJob, JobId
 from shared.progress import Progress
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """Runs jobs; every job it is left with before the end is cancelled."""
+    """Runs jobs; every job whose client leaves before the end is cancelled."""
 
     def __init__(
         self,
@@ -37,7 +38,9 @@ class Dispatcher:
         subscriber: EventSubscriber,
         positions: QueuePositions,
         metrics: GatewayMetrics,
+        departure: Departure,
     ) -> None:
+        self._departure = departure
         self._queue = queue
         self._admission = admission
         self._positions = positions
@@ -52,11 +55,15 @@ class Dispatcher:
 
         A job that Redis forgets is queued again, to be continued from what was yielded.
         The first list is empty if nothing came within `first_wait_s`; None waits as long as it takes.
-        Raises TooMuch, DeadlineExceeded or StreamInterrupted.
+        Raises TooMuch, DeadlineExceeded or StreamInterrupted; or ServerStopping, and then the job goes on, because
+        its client may hear the rest of it at another gateway.
         """
         job = order.job
-        self._open[job.id] = job
-        with self._subscriber.open(job.id, partial(self._requeue, order)) as mailbox:
+        with (
+            self._subscriber.open(job.id, partial(self._requeue, order)) as mailbox,
+            self._departure.watched(mailbox.fail),
+        ):
+            self._open[job.id] = job
             remaining_s = job.deadline_s - time.time()
             late = DeadlineExceeded(f"The answer was not finished within {job.deadline_s - job.created_s:g} s.")
             timer = asyncio.get_running_loop().call_later(remaining_s, mailbox.fail, late)
@@ -71,6 +78,9 @@ class Dispatcher:
                     yield self._noted(account, job, events)
                     while job.id in self._open:
                         yield self._noted(account, job, await mailbox.take())
+            except ServerStopping:
+                del self._open[job.id]
+                raise
             finally:
                 timer.cancel()
                 if self._open.pop(job.id, None):

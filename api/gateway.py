@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from api.adapters import AdapterDesk
 from api.admission import Admission
+from api.departure import Departure
 from api.dispatch import Dispatcher
 from api.fetch import MediaFetcher
 from api.intake import Intake
@@ -30,6 +31,7 @@ class Gateway:
     """What the routes work with."""
 
     settings: ApiSettings
+    departure: Departure
     redis: Redis
     registry: WorkerRegistry
     intake: Intake
@@ -42,7 +44,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def open_gateway(settings: ApiSettings, gateway_id: str) -> AsyncIterator[Gateway]:
+async def open_gateway(settings: ApiSettings, gateway_id: str, departure: Departure) -> AsyncIterator[Gateway]:
     """Build the parts and listen for events; Redis need not be there yet."""
     metrics = GatewayMetrics()
     async with AsyncExitStack() as stack:
@@ -52,16 +54,17 @@ async def open_gateway(settings: ApiSettings, gateway_id: str) -> AsyncIterator[
         registry, store, queue = WorkerRegistry(redis), MediaStore(redis), JobQueue(redis, settings.max_queue_len)
         admission = Admission(queue, registry, metrics)
         subscriber, positions = EventSubscriber(redis, gateway_id), QueuePositions(redis)
-        dispatcher = Dispatcher(queue, admission, store, subscriber, positions, metrics)
+        dispatcher = Dispatcher(queue, admission, store, subscriber, positions, metrics, departure)
         for part in (subscriber.listening(), positions.running(), dispatcher.running()):
             await stack.enter_async_context(part)
         yield Gateway(
             settings=settings,
+            departure=departure,
             redis=redis,
             registry=registry,
             intake=Intake(settings, gateway_id, registry, admission, fetcher, store),
             dispatcher=dispatcher,
-            answers=AnswerLog(redis, settings.request_timeout_s),
+            answers=AnswerLog(redis, settings.request_timeout_s, departure),
             adapters=AdapterDesk(redis, registry),
             positions=positions,
             metrics=metrics,

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from api.completion import ChunkWriter, error_frame
+from api.gateway import gateway_of
 from shared.errors import InternalError, JobError
 from shared.events import JobEvent
 
@@ -70,10 +71,17 @@ async def _frames(
 
 
 async def while_connected(request: Request, answer: Coroutine[Any, Any, _Result]) -> _Result:
-    """Await the answer; if the client leaves first, cancel it and raise ClientDisconnect."""
+    """Await the answer; if the client or the gateway leaves first, cancel it.
+
+    Raises ClientDisconnect or ServerStopping then.
+    """
+    departure = gateway_of(request).departure
     working, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(_left(request))
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        with departure.watched(working.cancel):
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.cancelled():
+            departure.check()
         if working.done():
             return working.result()
         raise ClientDisconnect

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 from redis.asyncio import Redis
 
+from api.departure import Departure
 from shared import keys, wire
 from shared.errors import CompletionNotFound, DeadlineExceeded, StreamInterrupted
 from shared.events import JobEvent, Started, is_terminal
@@ -17,8 +18,9 @@ BLOCK_MS = 2000
 class AnswerLog:
     """Follows logs on behalf of clients that lost their stream; it only reads, and cancels nothing."""
 
-    def __init__(self, redis: Redis, timeout_s: float) -> None:
+    def __init__(self, redis: Redis, timeout_s: float, departure: Departure) -> None:
         self._redis = redis
+        self._departure = departure
         self._timeout_s = timeout_s
 
     async def start(self, job_id: JobId) -> Started:
@@ -36,6 +38,7 @@ class AnswerLog:
         """Yield the events after this number up to the terminal one, all that are there at once."""
         last_seq, late_s = after_seq, time.monotonic() + self._timeout_s
         while time.monotonic() < late_s:
+            self._departure.check()
             is_known = await self._redis.exists(keys.payload(job_id))
             events = await self._read(job_id, last_seq)
             if events:

@@ -31,6 +31,10 @@ class ApiSettings(Settings):
         20.0, gt=0, description="Wait this long for the first token before a stream answers 200 and keep-alives begin."
     )
     keep_alive_s: float = Field(10.0, gt=0, description="Pause between keep-alive comments of a silent stream.")
+    send_timeout_s: float = Field(60.0, gt=0, description="A client that takes nothing for this long is let go.")
+    drain_notice_s: float = Field(
+        3.0, ge=0, description="After SIGTERM, load balancers may take this long to notice; requests are still taken."
+    )
     drain_timeout_s: float = Field(30.0, ge=0, description="After SIGTERM, running answers may take this long to end.")
     max_body_bytes: int = Field(64 * 2**20, gt=0, description="Largest request body.")
     max_header_bytes: int = Field(32 * 2**10, ge=1024, description="Largest request line with its headers.")

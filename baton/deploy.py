@@ -20,6 +20,12 @@ from shared.connection import open_redis
 from shared.fleet import WorkerInfo
 
 WATCH_S = 1.0
+STOPPING = (
+    "stopping once running answers ended; Ctrl-C again hurries",
+    "handing over what still runs; Ctrl-C again kills",
+    "killing what is left",
+)
+"""What each Ctrl-C does."""
 
 
 def main() -> None:
@@ -38,13 +44,11 @@ def main() -> None:
 
 async def _deploy(settings: DeploySettings, screen: Screen) -> int:
     serving = asyncio.ensure_future(_serve(settings, screen))
-    is_stopping = False
+    steps = iter(STOPPING)
 
     def stop() -> None:
-        nonlocal is_stopping
         screen.settle()
-        screen.say("killing what is left" if is_stopping else "stopping once running answers ended; Ctrl-C again kills")
-        is_stopping = True
+        screen.say(next(steps, STOPPING[-1]))
         serving.cancel()
 
     for signum in (signal.SIGINT, signal.SIGTERM):

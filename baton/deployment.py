@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from contextlib import suppress
 from typing import NoReturn
 
 import httpx2
@@ -23,6 +24,8 @@ POLL_S = 0.1
 WORKER_MARGIN_S = 5.0
 """What a worker may need beyond its drain time, if it has anything to drain, before it is killed."""
 GATEWAY_GRACE_S = 5.0
+HURRY_S = 5.0
+"""What all of them may need when there is a hurry."""
 
 
 class DeployFailed(Exception):
@@ -64,16 +67,30 @@ class Deployment:
         raise DeployFailed("nothing is left that could serve")
 
     async def stop(self) -> None:
-        """End the gateway's listening, let the workers drain, and kill what is left; at once, if cancelled."""
+        """Let open answers end and the workers drain; cancelled once, hurry them, and twice, kill them."""
         self._screen.settle()
         try:
-            self._gateway.signal(signal.SIGTERM)
-            drain_s = self._settings.drain_timeout_s if self._is_serving else 0.0
-            await asyncio.gather(*(worker.stop(drain_s + WORKER_MARGIN_S) for worker in self._workers))
-            await self._gateway.stop(GATEWAY_GRACE_S)
+            await self._drain()
+        except asyncio.CancelledError:
+            await self._hurry()
+            raise
         finally:
             for child in (self._gateway, *self._workers):
                 child.signal(signal.SIGKILL)
+
+    async def _drain(self) -> None:
+        self._gateway.signal(signal.SIGINT)  # no load balancer has to be told
+        drain_s = self._settings.drain_timeout_s if self._is_serving else 0.0
+        await asyncio.gather(*(worker.stop(drain_s + WORKER_MARGIN_S) for worker in self._workers))
+        await self._gateway.stop(GATEWAY_GRACE_S)
+
+    async def _hurry(self) -> None:
+        """Say it again: workers then hand over what runs, and the gateway tells its clients."""
+        children = (self._gateway, *self._workers)
+        for child in children:
+            child.signal(signal.SIGTERM)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(child.wait() for child in children)), HURRY_S)
 
     async def _wait_ready(self) -> list[WorkerInfo]:
         async with httpx2.AsyncClient(base_url=self.url, trust_env=False, verify=False) as client:

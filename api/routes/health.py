@@ -25,6 +25,8 @@ async def live() -> dict[str, str]:
 )
 async def ready(gateway: Annotated[Gateway, Depends(gateway_of)]) -> Response:
     """Say whether a request would be answered now, and if not, why."""
+    if gateway.departure.is_announced:
+        return _not_ready("draining")
     try:
         await gateway.redis.ping()
         fleet = await gateway.registry.fleet()

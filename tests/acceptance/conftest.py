@@ -43,7 +43,7 @@ class Stack:
         return process
 
     def start_gateway(self, *options: str) -> None:
-        port = ("--port", str(self.port))
+        port = ("--port", str(self.port), "--drain_notice_s", "0")
         self._gateway = self.start("api", *port, "--allow_private_media_hosts", "true", *options)
         self._wait(lambda: self._get("/health/live") is not None)
 

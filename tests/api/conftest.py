@@ -25,7 +25,7 @@ class GatewayProcess:
     def __init__(self, redis_url: str, **options: object) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        arguments = [f"--{name}={value}" for name, value in {"port": self.port, **options}.items()]
+        arguments = [f"--{name}={value}" for name, value in {"port": self.port, "drain_notice_s": 0, **options}.items()]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "api", *arguments], env=os.environ | {"BATON_REDIS_URL": redis_url}
         )

@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 import httpx2
+import pytest
+from openai import APIError, InternalServerError
 
+from api.server import KILLED_STATUS
 from baton.embedded import free_port
 from tests.api.conftest import MODEL, GatewayProcess, asking, connect, served, until
 
@@ -39,16 +42,81 @@ async def test_running_stream_ends_well_after_sigterm(redis_server, worker):
     assert await asyncio.to_thread(gateway.process.wait, 10) == 0
 
 
-async def test_answer_that_outlasts_the_drain_is_cancelled(redis_server, worker):
-    gateway = GatewayProcess(redis_server.url, drain_timeout_s=1)
+async def test_leaving_gateway_says_so_first_and_answers_until_that_is_known(redis_server, worker):
+    gateway = GatewayProcess(redis_server.url, drain_notice_s=60)
+    async with connect(gateway) as client, httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+        await until(lambda: served(client))
+        gateway.process.terminate()
+        await until(lambda: is_draining(http))
+
+        async with asking(client.chat.completions.create(model=MODEL, messages=HI)) as answer:
+            await worker.answer("still ", "here")
+            said = (await answer).choices[0].message.content
+        gateway.process.terminate()
+        status = await asyncio.to_thread(gateway.process.wait, 10)
+
+    assert (said, status) == ("still here", 0)
+
+
+async def test_plain_answer_that_outlasts_the_drain_is_an_error_and_cancelled(redis_server, worker):
+    gateway = GatewayProcess(redis_server.url, drain_timeout_s=0.5)
     async with connect(gateway) as client, worker.hearing_cancels() as next_cancel:
         await until(lambda: served(client))
-        async with asking(client.chat.completions.create(model=MODEL, messages=HI)):
+        async with asking(client.chat.completions.create(model=MODEL, messages=HI)) as answer:
             job = await worker.take()
-            gateway.process.send_signal(signal.SIGTERM)
+            gateway.process.terminate()
 
             assert await next_cancel() == job.id
+            with pytest.raises(InternalServerError) as refusal:
+                await answer
+
+    assert (refusal.value.status_code, refusal.value.code) == (503, "server_stopping")
     assert await asyncio.to_thread(gateway.process.wait, 10) == 0
+
+
+@pytest.mark.parametrize("signals", [1, 2], ids=["after the drain", "in a hurry"])
+async def test_stream_that_is_cut_off_says_so_and_goes_on_at_another_gateway(redis_server, gateway, worker, signals):
+    leaving = GatewayProcess(redis_server.url, drain_timeout_s=0.5 if signals == 1 else 60)
+    async with connect(leaving) as client, httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+        await until(lambda: served(client))
+        async with asking(client.chat.completions.create(model=MODEL, messages=HI, stream=True)) as answer:
+            job = await worker.take()
+            await worker.say(job, "before ")
+            stream = await answer
+            await anext(stream)
+            leaving.process.send_signal(signal.SIGINT)
+            if signals == 2:
+                await until(lambda: refuses_connections(leaving))
+                leaving.process.send_signal(signal.SIGINT)
+            with pytest.raises(APIError, match="server is stopping"):
+                [chunk async for chunk in stream]
+        status = await asyncio.to_thread(leaving.process.wait, 10)
+        await worker.say(job, "after")
+        await worker.finish(job)
+        rest = await http.get(f"/v1/chat/completions/{job.id}/events", headers={"Last-Event-ID": "2"})
+
+    assert status == 0
+    assert '"content":"after"' in rest.text
+    assert rest.text.endswith("[DONE]\n\n")
+
+
+async def test_third_signal_ends_the_gateway_at_once(redis_server, worker, broker):
+    gateway = GatewayProcess(redis_server.url, drain_timeout_s=60)
+    async with connect(gateway) as client:
+        await until(lambda: served(client))
+        async with asking(client.chat.completions.create(model=MODEL, messages=HI)) as answer:
+            await worker.take()
+            gateway.process.terminate()
+            await until(lambda: refuses_connections(gateway))
+            await broker.client_pause(20_000)  # the job's cancel can't be sent, and the gateway waits for it
+            gateway.process.terminate()
+            with pytest.raises(InternalServerError):
+                await answer
+            gateway.process.terminate()
+            status = await asyncio.to_thread(gateway.process.wait, 10)
+        await broker.client_unpause()
+
+    assert status == KILLED_STATUS
 
 
 async def test_gateway_without_redis_starts_and_says_so():
@@ -62,6 +130,11 @@ async def test_gateway_without_redis_starts_and_says_so():
 
     assert (ready.status_code, ready.json()["reason"]) == (503, "Redis does not answer")
     assert (asked.status_code, asked.json()["error"]["code"]) == (503, "model_unavailable")
+
+
+async def is_draining(http: httpx2.AsyncClient) -> bool:
+    ready = await http.get("/health/ready")
+    return (ready.status_code, ready.json().get("reason")) == (503, "draining")
 
 
 async def refuses_connections(gateway: GatewayProcess) -> bool:

@@ -103,19 +103,36 @@ def test_ctrl_c_while_starting_leaves_no_process() -> None:
         assert str(deployed.stdout) == ""
 
 
-def test_second_ctrl_c_does_not_wait_for_the_answer() -> None:
+def test_second_ctrl_c_does_not_wait_for_the_answer_but_tells_its_client() -> None:
     with Deployed(*FAKE, "--fake_itl_ms=1000") as deployed, ThreadPoolExecutor() as pool:
         frames = stream(deployed.url, max_tokens=1000)
         next(frames)
         rest = pool.submit(list, frames)
         deployed.children()
         deployed.process.send_signal(signal.SIGINT)
-        deployed.stderr.wait_for("Ctrl-C again")
+        deployed.stderr.wait_for("Ctrl-C again hurries")
+
+        status = deployed.end()
+
+        assert status == 0
+        assert deployed.left_behind() == []
+        assert '"code":"server_stopping"' in rest.result()[-1]
+
+
+def test_third_ctrl_c_kills_what_is_left() -> None:
+    with Deployed(*FAKE, "--fake_itl_ms=1000") as deployed:
+        deployed.stdout.wait_for("is ready")
+        for child in deployed.children():
+            if child.cmdline()[-1] == "worker":
+                child.suspend()
+        deployed.process.send_signal(signal.SIGINT)
+        deployed.stderr.wait_for("Ctrl-C again hurries")
+        deployed.process.send_signal(signal.SIGINT)
+        deployed.stderr.wait_for("Ctrl-C again kills")
 
         deployed.end()
 
         assert deployed.left_behind() == []
-        assert isinstance(rest.exception(), httpx2.RemoteProtocolError)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is dead")
