@@ -10,6 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
+from shared.address import open_pool
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -39,12 +40,13 @@ def open_redis(settings: Settings, num_retries: int = 5, on_retry: Callable[[], 
 
     The pauses grow to a second each: five retries give up after about two seconds. `on_retry` hears of each one.
     """
-    client: Redis = Redis.from_url(
+    pool = open_pool(
         settings.redis_url.get_secret_value(),
         retry=_ToldRetry(num_retries, lambda: on_retry()),  # a function: each connection copies all else
         retry_on_error=[ConnectionError, TimeoutError],
         health_check_interval=30,
     )
+    client: Redis = Redis.from_pool(pool)
     return client
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Annotated, Any, ClassVar, Self, TypeAlias, get_origin
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -18,6 +18,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from shared.address import check_address
 from shared.logs import LogFormat
 
 CONFIG_VARIABLE = "BATON_CONFIG"
@@ -111,10 +112,17 @@ class Settings(Options):
     """What every process of a deployment needs; each process's own class adds to it."""
 
     redis_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="Redis that carries jobs and events (redis:// or rediss://)."
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis that carries jobs and events (redis://, rediss:// or redis+sentinel://).",
     )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least severe level to log.")
     log_format: LogFormat = Field("text", description="Log lines as text for people, or as json for machines.")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _names_a_redis(cls, url: SecretStr) -> SecretStr:
+        check_address(url.get_secret_value())
+        return url
 
 
 class _YamlSource(YamlConfigSettingsSource):
