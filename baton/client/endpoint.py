@@ -2,7 +2,7 @@
 
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,12 +20,17 @@ LOOPBACK = ("127.", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One server; its `url` ends in /v1."""
+    """One server, or several that share their workers; each `url` ends in /v1."""
 
-    url: str
+    urls: tuple[str, ...]
     api_key: str | None = field(default=None, repr=False)
     timeout_s: float | None = DEFAULT_TIMEOUT_S
     """The longest silence; None is no limit."""
+
+    @property
+    def url(self) -> str:
+        """The server that is asked first."""
+        return self.urls[0]
 
     def open(self) -> httpx2.Client:
         """Return a client for this server; whoever opens it closes it."""
@@ -51,18 +56,28 @@ def endpoint_of(
     host: str,
     port: str | int,
     api_key: str | None = None,
-    url: str | None = None,
+    url: str | Sequence[str] | None = None,
     timeout_s: float | None = DEFAULT_TIMEOUT_S,
 ) -> Endpoint:
-    """Return the server at `url`, which ends in /v1, or else at host and port. Raises ValueError."""
-    named = url if url is not None else f"{base_url(host, int(port))}/v1"
+    """Return the server at `url`, which ends in /v1, or those at several, or else at host and port.
+
+    Raises ValueError.
+    """
+    named = (f"{base_url(host, int(port))}/v1",) if url is None else (url,) if isinstance(url, str) else tuple(url)
+    if not named:
+        raise ValueError("no URL of a server is named")
+    for each in named:
+        _check_url(each)
+    return Endpoint(tuple(each.rstrip("/") for each in named), api_key, timeout_s)
+
+
+def _check_url(named: str) -> None:
     try:
         parsed = httpx2.URL(named)
     except httpx2.InvalidURL as error:
         raise ValueError(f"{named} is not a URL: {error}") from None
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise ValueError(f"{named} is not the URL of a server; it looks like http://127.0.0.1:8000/v1")
-    return Endpoint(named.rstrip("/"), api_key, timeout_s)
 
 
 def timeout_from_environment() -> float | None:
@@ -81,7 +96,9 @@ def plain_errors(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except httpx2.ConnectError as error:
-        raise ConnectionError(f"no server answers at {endpoint.url} ({error}); `baton deploy` starts one") from None
+        raise ConnectionError(
+            f"no server answers at {' or '.join(endpoint.urls)} ({error}); `baton deploy` starts one"
+        ) from None
     except httpx2.TimeoutException:
         raise TimeoutError(f"the server at {endpoint.url} was silent for {endpoint.timeout_s:g} s") from None
     except httpx2.RequestError as error:

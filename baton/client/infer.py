@@ -22,6 +22,9 @@ _Result = TypeVar("_Result")
 class InferClient:
     """A server at `base_url`, which ends in /v1, or else at host and port; nothing is asked before it has to be.
 
+    Several URLs are gateways of the same workers: where one can't be reached the next one is asked, and a stream that
+    breaks is gone on with there. With one, it goes on once that one is back.
+
     At most `max_connections` requests of a call are at the server at once; the others wait here. With `strict` the
     first failure of a call is raised, otherwise it stands where the answer would. `timeout` is the longest silence in
     seconds, None or 0 no limit. All requests raise HTTPError, ConnectionError or TimeoutError.
@@ -33,7 +36,7 @@ class InferClient:
         port: int = 8000,
         api_key: str = "EMPTY",
         *,
-        base_url: str | None = None,
+        base_url: str | Sequence[str] | None = None,
         timeout: float | None = DAY_S,
         max_connections: int = MAX_CONNECTIONS,
         strict: bool = True,

@@ -26,7 +26,7 @@ _CHUNKS: dict[str, type[Chunk]] = {CHAT: ChatCompletionStreamResponse, COMPLETIO
 
 
 def get_model_list_client(
-    host: str = "127.0.0.1", port: str | int = "8000", api_key: str = "EMPTY", *, url: str | None = None
+    host: str = "127.0.0.1", port: str | int = "8000", api_key: str = "EMPTY", *, url: str | Sequence[str] | None = None
 ) -> ModelList:
     """Return the models that can be asked now.
 
@@ -37,7 +37,7 @@ def get_model_list_client(
 
 
 async def get_model_list_client_async(
-    host: str = "127.0.0.1", port: str | int = "8000", api_key: str = "EMPTY", *, url: str | None = None
+    host: str = "127.0.0.1", port: str | int = "8000", api_key: str = "EMPTY", *, url: str | Sequence[str] | None = None
 ) -> ModelList:
     """Return the models that can be asked now."""
     return await fetch_async(endpoint_of(host, port, api_key, url, timeout_from_environment()), MODELS, ModelList)
@@ -60,7 +60,7 @@ def inference_client(
     api_key: str = "EMPTY",
     audios: Sequence[Medium] | None = None,
     videos: Sequence[Medium] | None = None,
-    url: str | None = None,
+    url: str | Sequence[str] | None = None,
     roles: Sequence[Sequence[str]] | None = None,
     is_chat: bool | None = None,
 ) -> Answer | Iterator[Chunk]:
@@ -100,7 +100,7 @@ async def inference_client_async(
     api_key: str = "EMPTY",
     audios: Sequence[Medium] | None = None,
     videos: Sequence[Medium] | None = None,
-    url: str | None = None,
+    url: str | Sequence[str] | None = None,
     roles: Sequence[Sequence[str]] | None = None,
     is_chat: bool | None = None,
 ) -> Answer | AsyncIterator[Chunk]:

@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from baton.client.answer import ChatCompletionStreamResponse, CompletionStreamResponse
+from baton.client.course import Course
 from baton.client.error import HTTPError
 
 DONE = "[DONE]"
@@ -32,16 +33,19 @@ class StreamReader(Generic[_Chunk]):
     def __init__(self, shape: type[_Chunk]) -> None:
         self._shape = shape
         self._held: list[_Chunk] = []
-        self._is_complete = False
+        self._answer_id = ""
+        self.is_complete = False
+        """Whether the stream has said that nothing follows."""
 
     def read(self, frame: str) -> list[_Chunk]:
         """Return the chunks that are complete with this frame; raise HTTPError if it tells one."""
         if not frame:
             return []
         if frame == DONE:
-            self._is_complete = True
+            self.is_complete = True
             return self._release()
         chunk = read_answer(frame, self._shape)
+        self._answer_id = chunk.id
         if not chunk.choices:
             for held in self._held:
                 held.usage = chunk.usage
@@ -51,9 +55,18 @@ class StreamReader(Generic[_Chunk]):
             return released
         return [*self._release(), chunk]
 
+    def mark(self, course: Course, event_id: str | None) -> None:
+        """Note on the answer's course how far it is read; a chunk that is held doesn't count."""
+        if event_id and not self._held:
+            course.note(self._answer_id, event_id)
+
+    def rewind(self) -> None:
+        """Go back to what was noted last: what is held comes again."""
+        self._held = []
+
     def end(self) -> None:
         """Say that no frame follows; raise ConnectionError if the stream has not said so."""
-        if not self._is_complete:
+        if not self.is_complete:
             raise ConnectionError("the answer broke off: the server closed the stream before its end")
 
     def _release(self) -> list[_Chunk]:
