@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 TORCH := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz check bench bench-peers compose-test lock clean
+.PHONY: help demo test faults soak fuzz check bench bench-peers compose-test lock clean
 
 BENCHMARKS := queue gateway engine price growth
 
@@ -18,6 +18,12 @@ demo: $(INSTALLED)  ## serve a tiny vision model on this machine and print a cur
 test: $(INSTALLED)  ## run the tests
 	# The tests' models are so small that threads only wait for each other; a file's servers start once.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile
+
+faults: $(INSTALLED)  ## break everything twenty times under a mixed load, and say what it cost
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults --rounds 20
+
+soak: $(INSTALLED)  ## ten minutes of one fault after another
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults/test_soak.py --soak_s 600
 
 check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check

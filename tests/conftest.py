@@ -9,6 +9,12 @@ from redis.asyncio import Redis
 from baton.embedded import EmbeddedRedis
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the faults are played; `make faults` and `make soak` ask for more."""
+    parser.addoption("--rounds", type=int, default=1, help="how often each fault strikes")
+    parser.addoption("--soak_s", type=float, default=6.0, help="how long faults follow each other")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _interrupts_reach_children() -> None:
     """A suite started in the background ignores Ctrl-C, and would hand that down to the processes it interrupts."""
