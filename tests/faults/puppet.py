@@ -73,10 +73,6 @@ STRINGS = Strings()
 class PuppetRunner(fake.FakeRunner):
     """The fake model's times, and strings to pull."""
 
-    def prefill(self, sequence, row):
-        time.sleep(self._ttft_s)
-        return chosen(sequence)
-
     def decode(self, sequences):
         time.sleep(self._itl_s)
         self._meet_fate(sequences)
