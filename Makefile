@@ -12,8 +12,8 @@ BENCHMARKS := queue gateway engine price growth
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: $(INSTALLED)  ## serve a tiny vision model on this machine and print a curl to ask it
-	@$(BIN)/baton deploy --model_type internvl2-2b --model_id_or_path tests/golden/internvl2-2b/checkpoint
+demo: $(INSTALLED)  ## serve the small model that comes with Baton and print a curl to ask it
+	@$(BIN)/baton deploy --model_type demo
 
 test: $(INSTALLED)  ## run the tests
 	# The tests' models are so small that threads only wait for each other; a file's servers start once.

@@ -4,7 +4,7 @@ import base64
 import json
 import shlex
 
-from baton.picture import red_disc
+from baton.picture import circle_and_square
 from shared.fleet import WorkerInfo
 from shared.job import MediaKind
 
@@ -30,6 +30,6 @@ def curl_command(url: str, worker: WorkerInfo, *, needs_key: bool) -> str:
 def _message(worker: WorkerInfo) -> dict[str, object]:
     if MediaKind.IMAGE not in worker.modalities:
         return {"role": "user", "content": "Which word comes next?"}
-    picture = "data:image/png;base64," + base64.b64encode(red_disc()).decode()
-    parts = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": "What is in this picture?"}]
+    picture = "data:image/png;base64," + base64.b64encode(circle_and_square()).decode()
+    parts = [{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": "What is in the picture?"}]
     return {"role": "user", "content": parts}

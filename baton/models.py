@@ -38,7 +38,8 @@ def _catalogue() -> Table:
         if entry.family is Family.GENERIC:
             table.add_row(entry.name, "what its processor takes", f"{BATCH}, or alone", "any directory or hub id")
         else:
-            table.add_row(entry.name, _takes(entry.modalities), BATCH, entry.huggingface_id or "")
+            weights = "shipped with Baton" if entry.is_shipped else entry.huggingface_id or ""
+            table.add_row(entry.name, _takes(entry.modalities), BATCH, weights)
     return table
 
 

@@ -35,6 +35,8 @@ class ModelType:
     modalities: tuple[MediaKind, ...] = ()
     templates: tuple[str, ...] = ()
     """What ms-swift calls the prompt it is served with."""
+    is_shipped: bool = False
+    """Whether its weights come with Baton."""
 
 
 def _internvl2(size: str, repository: str) -> ModelType:
@@ -63,6 +65,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         ModelType("qwen-vl-chat", Family.QWEN_VL, "Qwen/Qwen-VL-Chat", "qwen/Qwen-VL-Chat", _PICTURES, ("qwen-vl",)),
         ModelType("yi-vl-6b-chat", Family.YI_VL, "01-ai/Yi-VL-6B", "01ai/Yi-VL-6B", _PICTURES, ("yi-vl",)),
         ModelType("yi-vl-34b-chat", Family.YI_VL, "01-ai/Yi-VL-34B", "01ai/Yi-VL-34B", _PICTURES, ("yi-vl",)),
+        ModelType("demo", Family.INTERNVL2, modalities=_VISION, templates=_INTERNVL2, is_shipped=True),
         ModelType("generic", Family.GENERIC),
         ModelType("fake", Family.FAKE),
     )

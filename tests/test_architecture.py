@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("api", "baton", "shared", "worker")
+PACKAGES = ("api", "baton", "shared", "tools", "worker")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 SERVING = [path for path in MODULES if "baton" not in path.relative_to(ROOT).parts]
 """Without the client, the command line and the benchmarks, which make the media that they send."""
@@ -25,6 +25,7 @@ FORBIDDEN = {
     "worker": {"fastapi", "starlette", "uvicorn", "api", "baton"},
     "worker/engine": {"redis", "httpx", "arq", "msgspec"},
     "worker/models": {"redis", "httpx", "arq"},
+    "tools": {"fastapi", "arq", "redis", "httpx"},
     "baton": {"torch", "transformers", "peft"},
     "baton/client": {"api", "worker", "redis", "arq", "fastapi", "PIL", "pydantic_settings"},
 }
@@ -40,6 +41,7 @@ ONLY_IN = {
 EXTRAS = {
     "shared": ("otel",),
     "api": ("api",),
+    "tools": ("worker",),
     "worker": ("worker", "cuda"),
     "baton": ("api", "bench", "worker", "local"),
 }

@@ -19,6 +19,8 @@ from worker.settings import WorkerSettings
 
 DEFAULT_ADAPTER = "default-lora"
 """What the LoRA of `--ckpt_dir` is called, as `swift deploy` calls it."""
+SHIPPED = Path(__file__).parent / "shipped"
+"""Where the weights lie that come with Baton."""
 _WANTED = ["*.safetensors", "*.bin", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
 """Weights, configurations, tokenizers and chat templates; code never."""
 
@@ -132,6 +134,8 @@ def _base_directory(
 ) -> Path:
     if name and Path(name).is_dir():
         return _full_checkpoint(Path(name))
+    if not name and model_type.is_shipped:
+        return SHIPPED / model_type.name
     if known := find_by_hub_id(name) if name else model_type:  # runs may record the other hub's id
         name = known.huggingface_id if settings.use_hf else known.modelscope_id
     if name is None:

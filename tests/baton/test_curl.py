@@ -32,7 +32,8 @@ def test_model_that_sees_is_asked_about_a_picture() -> None:
     png = base64.b64decode(part["image_url"]["url"].removeprefix("data:image/png;base64,"))
     picture = Image.open(io.BytesIO(png)).convert("RGB")
     assert picture.size == (64, 64)
-    assert picture.getpixel((32, 32)) == (220, 30, 40)
+    assert picture.getpixel((20, 22)) == (220, 40, 40)
+    assert picture.getpixel((45, 43)) == (45, 85, 225)
     assert picture.getpixel((2, 2)) == (255, 255, 255)
     assert len(command) < 1000
     assert "\n" not in command

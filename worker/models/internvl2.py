@@ -30,7 +30,8 @@ from worker.settings import WorkerSettings
 SYSTEM = "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, 是一个有用无害的人工智能助手。"
 """What the authors' chat code says where nobody says anything else."""
 
-_GROUNDING = frozenset({"<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>"})
+GROUNDING = frozenset({"<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>"})
+"""Control tokens that stand in answers as they are."""
 _IMAGE = "<IMG_CONTEXT>"
 _TILES_AT_ONCE = 4
 """Enough to keep a GPU busy, few enough for running answers not to wait."""
@@ -53,7 +54,7 @@ def _phi3(role: Role) -> list[Segment]:
 
 
 _CHATML = Template({role: _chatml(role) for role in Role}, Control("<|im_end|>"))
-_TEMPLATES = {
+TEMPLATES = {
     "internlm2-chat": _CHATML,
     "Hermes-2": _CHATML,
     "phi3-chat": Template({role: _phi3(role) for role in Role}, Control("<|end|>")),
@@ -183,7 +184,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:
         ),
         runner=runner,
         vocabulary=vocabulary,
-        decoder=AnswerDecoder(vocabulary, shown=_GROUNDING),
+        decoder=AnswerDecoder(vocabulary, shown=GROUNDING),
         template=template,
         tiler=_read_tiler(original),
         tile_length=config.image_seq_length,
@@ -192,8 +193,8 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:
 
 
 def _read_language(checkpoint: Checkpoint, original: dict[str, Any]) -> tuple[Vocabulary, Template]:
-    if (template := _TEMPLATES.get(name := original.get("template", ""))) is None:
-        raise LoadError(f"the checkpoint's prompt template is {name}; known are {', '.join(_TEMPLATES)}")
+    if (template := TEMPLATES.get(name := original.get("template", ""))) is None:
+        raise LoadError(f"the checkpoint's prompt template is {name}; known are {', '.join(TEMPLATES)}")
     vocabulary = read_vocabulary(checkpoint.directory)
     segments = [*(segment for header in template.headers.values() for segment in header), template.end]
     needed = {segment.token for segment in segments if isinstance(segment, Control)} | {"<img>", _IMAGE, "</img>"}
