@@ -19,9 +19,16 @@ _SCALE = 0.4
 class Code:
     """Orthogonal directions of the language model's space, one for each thing to say."""
 
+    size = _SIZE
+
     def __init__(self, width: int) -> None:
         draws = np.random.default_rng(7).standard_normal((width, _SIZE))
-        self._directions = (np.linalg.qr(draws)[0].T * _SCALE).astype(np.float32)
+        self._basis = np.linalg.qr(draws, mode="complete")[0].T.astype(np.float32)
+        self._directions = self._basis[:_SIZE] * np.float32(_SCALE)
+
+    def basis(self) -> npt.NDArray[np.float32]:
+        """Return all directions, of length one: presence, kinds, colours, coordinates, and those that say nothing."""
+        return self._basis
 
     def write(self, scenes: Scenes, jitter: Floats | float = 0.0) -> npt.NDArray[np.float32]:
         """Return what each cell shows, zeros if nothing, shape [scenes, cells, width]; boxes are off by `jitter`."""

@@ -14,9 +14,10 @@ from torch import nn
 
 from tools.demo.optimizer import Muon
 
-_WARMUP = 100
+_WARMUP = 0.02
+"""Share of the steps in which the learning rate rises."""
 _LEAST = 0.02
-"""Share of the learning rate that is left at the end."""
+"""Share of it that is left at the end."""
 _DECAY = 0.02
 _SAVE_EVERY_S = 120.0
 _REPORT_EVERY = 20
@@ -55,10 +56,9 @@ class Run:
         rest = [parameter for parameter in parameters if parameter.ndim != 2 or id(parameter) in tables]
         chosen = {id(parameter) for parameter in parameters}
         self._trained = {name: p for name, p in self.network.named_parameters() if id(p) in chosen}
-        self._optimizers: list[torch.optim.Optimizer] = [
-            Muon(matrices, lr=self.stage.rate, weight_decay=_DECAY),
-            torch.optim.AdamW(rest, lr=self.stage.rate, weight_decay=0.0, betas=(0.9, 0.98)),
-        ]
+        self._optimizers: list[torch.optim.Optimizer] = [Muon(matrices, lr=self.stage.rate, weight_decay=_DECAY)]
+        if rest:
+            self._optimizers.append(torch.optim.AdamW(rest, lr=self.stage.rate, weight_decay=0.0, betas=(0.9, 0.98)))
 
     def resume(self) -> None:
         """Go on from the file, if there is one."""
@@ -83,7 +83,7 @@ class Run:
     def advance(self, num_steps: int, seed: int) -> float:
         """Take one step of `num_steps`, which depends on the seed and its number only; return the loss."""
         progress = self.step / num_steps
-        rate = self.stage.rate * min(1.0, (self.step + 1) / _WARMUP) * _falling(progress)
+        rate = self.stage.rate * _share(progress, 1 / num_steps)
         for optimizer in self._optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
@@ -113,5 +113,6 @@ def train(run: Run, num_steps: int, seed: int, report: Callable[[str], None]) ->
     run.save()
 
 
-def _falling(progress: float) -> float:
-    return _LEAST + (1 - _LEAST) * (1 + math.cos(math.pi * progress)) / 2
+def _share(progress: float, step: float) -> float:
+    """Return how much of the learning rate applies: it rises in a line and falls in half a wave."""
+    return min(1.0, (progress + step) / _WARMUP) * (_LEAST + (1 - _LEAST) * (1 + math.cos(math.pi * progress)) / 2)
