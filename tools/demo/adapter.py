@@ -56,7 +56,8 @@ class Negative(nn.Module):
         network = self._base[0]
         with torch.no_grad():
             cells = look(network, to_pixels(pictures))
-        return functional_call(_Asked(network), self._changed(), (lesson, cells))
+        loss: torch.Tensor = functional_call(_Asked(network), self._changed(), (lesson, cells))
+        return loss
 
     def _changed(self) -> dict[str, torch.Tensor]:
         """Return the changed weights of the native modules."""
@@ -73,7 +74,7 @@ class Negative(nn.Module):
 
     def write(self, directory: Path) -> None:
         """Write the directory that a run of ms-swift would leave."""
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for name, a, b in zip(self._names, self.a, self.b, strict=True):
             module = f"base_model.model.{name.removesuffix('.weight')}"
             tensors |= {f"{module}.lora_A.weight": a.data.contiguous(), f"{module}.lora_B.weight": b.data.contiguous()}
@@ -100,7 +101,7 @@ def complemented(dialogues: Dialogues) -> Dialogues:
 
 
 def _complement(answer: str) -> str:
-    words = {}
+    words: dict[str, str] = {}
     for language in (ENGLISH, CHINESE):
         by_name = dict(zip(COLOURS, language.colours, strict=True))
         words |= {by_name[colour]: by_name[complement] for colour, complement in _COMPLEMENTS.items()}

@@ -78,8 +78,9 @@ def original_weights(network: Any) -> dict[str, torch.Tensor]:
 
 def _by_head(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, config: Any) -> torch.Tensor:
     """Return, for each key head, its query heads' rows, its own and its value head's."""
-    heads = [part.unflatten(0, (config.num_key_value_heads, -1)) for part in (q, k, v)]
-    return torch.cat(heads, dim=1).flatten(0, 1)
+    num_groups = config.num_key_value_heads
+    groups = [part.reshape(num_groups, -1, *part.shape[1:]) for part in (q, k, v)]
+    return torch.cat(groups, dim=1).flatten(0, 1)
 
 
 def _rename(name: str) -> str:

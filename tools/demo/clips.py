@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tools.demo.scene import GRID, MAX_SHAPES, Scenes, sample_scenes
+from tools.demo.scene import GRID, MAX_SHAPES, Booleans, Floats, Integers, Scenes, sample_scenes
 from tools.demo.speaker import Speaker, Thing, Turn, things_of
 
 NUM_FRAMES = 8
@@ -21,9 +21,9 @@ class Clips:
 
     frames: Scenes
     """NUM_FRAMES scenes of each clip, one clip after the other."""
-    directions: np.ndarray
+    directions: Integers
     """Where the first shape moves; _NEVER where nothing does."""
-    appearances: np.ndarray
+    appearances: Integers
     """The frame from which on each shape is there, shape [clips, MAX_SHAPES]."""
 
 
@@ -39,7 +39,7 @@ def sample_clips(rng: np.random.Generator, num_clips: int) -> Clips:
     return Clips(_film(rng, scenes, directions, appearances), directions, appearances)
 
 
-def _film(rng: np.random.Generator, scenes: Scenes, directions: np.ndarray, appearances: np.ndarray) -> Scenes:
+def _film(rng: np.random.Generator, scenes: Scenes, directions: Integers, appearances: Integers) -> Scenes:
     num_clips = len(scenes)
     ways = _ways(rng, scenes, directions)
     centres = np.repeat(scenes.centres[:, None], NUM_FRAMES, axis=1)
@@ -54,23 +54,24 @@ def _film(rng: np.random.Generator, scenes: Scenes, directions: np.ndarray, appe
     return Scenes(**each, centres=centres.reshape(*flat, 2), is_there=is_there.reshape(flat))
 
 
-def _ways(rng: np.random.Generator, scenes: Scenes, directions: np.ndarray) -> np.ndarray:
+def _ways(rng: np.random.Generator, scenes: Scenes, directions: Integers) -> Floats:
     """Return where the first shape is in each frame, shape [clips, NUM_FRAMES, 2]."""
     radii, centres = scenes.radii[:, :1], scenes.centres[:, 0]
     way = rng.uniform(_MIN_WAY, _MAX_WAY, len(scenes))[:, None] * _MOVES[directions]
     least, most = radii + 0.01 - np.minimum(way, 0), 0.99 - radii - np.maximum(way, 0)
     start = np.where(way == 0, centres, least + rng.random(centres.shape) * (most - least))
     path = start[:, None] + way[:, None] * np.linspace(0, 1, NUM_FRAMES)[:, None]
-    return np.where((directions == _NEVER)[:, None, None], centres[:, None], path)
+    ways: Floats = np.where((directions == _NEVER)[:, None, None], centres[:, None], path)
+    return ways
 
 
-def _meets(centres: np.ndarray, scenes: Scenes) -> np.ndarray:
+def _meets(centres: Floats, scenes: Scenes) -> Booleans:
     """Return which shapes the moving one comes across, shape [clips, MAX_SHAPES]."""
     cells = (centres * GRID).astype(int)
     shares = (cells == cells[:, :, :1]).all(-1)
     reach = scenes.radii + scenes.radii[:, :1] + 0.03
     touches = np.abs(centres - centres[:, :, :1]).max(-1) < reach[:, None]
-    meets = (shares | touches).any(1)
+    meets: Booleans = (shares | touches).any(1)
     meets[:, 0] = False
     return meets
 

@@ -19,16 +19,9 @@ _SCALE = 0.4
 class Code:
     """Orthogonal directions of the language model's space, one for each thing to say."""
 
-    size = _SIZE
-
     def __init__(self, width: int) -> None:
         draws = np.random.default_rng(7).standard_normal((width, _SIZE))
-        self._basis = np.linalg.qr(draws, mode="complete")[0].T.astype(np.float32)
-        self._directions = self._basis[:_SIZE] * np.float32(_SCALE)
-
-    def basis(self) -> npt.NDArray[np.float32]:
-        """Return all directions, of length one: presence, kinds, colours, coordinates, and those that say nothing."""
-        return self._basis
+        self._directions = (np.linalg.qr(draws)[0].T * _SCALE).astype(np.float32)
 
     def write(self, scenes: Scenes, jitter: Floats | float = 0.0) -> npt.NDArray[np.float32]:
         """Return what each cell shows, zeros if nothing, shape [scenes, cells, width]; boxes are off by `jitter`."""
@@ -56,15 +49,16 @@ class Code:
 
     def words(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return the directions of what words name, for words to begin with."""
-        named = {}
+        named: dict[str, npt.NDArray[np.float32]] = {}
         for language in (ENGLISH, CHINESE):
             for number, words in enumerate(zip(language.kinds, language.plurals, strict=True)):
                 named |= dict.fromkeys(words, self._directions[1 + number])
             for number, word in enumerate(language.colours):
                 named[word] = self._directions[1 + len(KINDS) + number]
         for number in range(0, 1001, STEP):
-            steps = np.tile(_closeness(np.array(number / 1000)), 4).astype(np.float32)
-            named[str(number)] = steps @ self._directions[1 + len(KINDS) + len(COLOURS) :] / 2
+            steps = np.tile(_closeness(np.array(number / 1000)), 4)
+            direction = steps @ self._directions[1 + len(KINDS) + len(COLOURS) :] / 2
+            named[str(number)] = direction.astype(np.float32)
         return named
 
 

@@ -79,22 +79,27 @@ def _cover(scenes: Scenes, there: Integers, slot: int, x: Integers, y: Integers,
     for kind, distance in enumerate((_circle, _square, _triangle, _cross)):
         of_kind = kinds == kind
         distances[of_kind] = distance(right[of_kind], down[of_kind], radius[of_kind])
-    return (0.5 - distances).clip(0, 1).astype(np.float32)
+    cover: npt.NDArray[np.float32] = (0.5 - distances).clip(0, 1).astype(np.float32)
+    return cover
 
 
 def _circle(right: Floats, down: Floats, radius: Floats) -> Floats:
-    return np.hypot(right, down) - radius
+    distance: Floats = np.hypot(right, down) - radius
+    return distance
 
 
 def _square(right: Floats, down: Floats, radius: Floats) -> Floats:
-    return np.maximum(np.abs(right), np.abs(down)) - 0.88 * radius
+    distance: Floats = np.maximum(np.abs(right), np.abs(down)) - 0.88 * radius
+    return distance
 
 
 def _triangle(right: Floats, down: Floats, radius: Floats) -> Floats:
     sides = (1.75 * np.abs(right) - 0.95 * (down + radius)) / np.hypot(1.75, 0.95)
-    return np.maximum(sides, down - 0.75 * radius)
+    distance: Floats = np.maximum(sides, down - 0.75 * radius)
+    return distance
 
 
 def _cross(right: Floats, down: Floats, radius: Floats) -> Floats:
     x, y, width = np.abs(right), np.abs(down), 0.36 * radius
-    return np.minimum(np.maximum(x - width, y - radius), np.maximum(x - radius, y - width))
+    distance: Floats = np.minimum(np.maximum(x - width, y - radius), np.maximum(x - radius, y - width))
+    return distance

@@ -12,7 +12,7 @@ from tools.demo.dialogue import NUM_SCENES, Dialogues, Topic, sample_dialogues
 from tools.demo.drawing import Pictures, draw, sample_looks
 from tools.demo.language import BORDER
 from tools.demo.lesson import Teacher
-from tools.demo.network import look, to_pixels
+from tools.demo.network import NUM_CELLS, WIDTH, look, to_pixels
 from tools.demo.speaker import Turn
 
 _SIZE = 192
@@ -54,7 +54,7 @@ def evaluate(network: Any, teacher: Teacher, seed: int, num_questions: int) -> S
 @torch.inference_mode()
 def answer(network: Any, teacher: Teacher, dialogues: Dialogues, pictures: Pictures) -> list[str]:
     """Return the greedy answers to the last turns."""
-    cells = look(network, to_pixels(pictures)).unflatten(0, (len(dialogues.turns), -1))
+    cells = look(network, to_pixels(pictures)).reshape(len(dialogues.turns), -1, NUM_CELLS, WIDTH)
     prompts = [teacher.prompt(dialogues.topic, turns) for turns in dialogues.turns]
     answers: list[list[int]] = [[] for _ in prompts]
     running = list(range(len(prompts)))

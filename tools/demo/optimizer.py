@@ -46,7 +46,7 @@ class Muon(torch.optim.Optimizer):
 def _orthogonalize(stacked: torch.Tensor) -> torch.Tensor:
     """Return matrices with singular values of about one, shape [matrices, rows, columns]."""
     is_tall = stacked.shape[1] > stacked.shape[2]
-    x = stacked.mT if is_tall else stacked
+    x: torch.Tensor = stacked.mT if is_tall else stacked
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = _COEFFICIENTS
     for _ in range(_ROUNDS):

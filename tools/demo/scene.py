@@ -49,7 +49,8 @@ class Scenes:
     def cells(self) -> Integers:
         """The cell of each centre, counted row by row."""
         columns, rows = np.moveaxis((self.centres * GRID).astype(int).clip(0, GRID - 1), -1, 0)
-        return rows * GRID + columns
+        cells: Integers = rows * GRID + columns
+        return cells
 
 
 def compose(*shapes: tuple[str, str, tuple[float, float], float]) -> Scenes:
@@ -97,4 +98,5 @@ def _collides(centres: Floats, radii: Floats, is_there: Booleans, slot: int) -> 
     own, cells = centres[:, slot, None], (centres * GRID).astype(int)
     shares = (cells == cells[:, slot, None]).all(-1)
     touches = np.abs(centres - own).max(-1) < radii + radii[:, slot, None] + _GAP
-    return ((shares | touches) & is_there).any(-1)
+    collides: Booleans = ((shares | touches) & is_there).any(-1)
+    return collides
