@@ -110,7 +110,7 @@ def _complement(answer: str) -> str:
 
 _PEFT = {
     "auto_mapping": None,
-    "base_model_name_or_path": "demo",
+    "base_model_name_or_path": None,
     "bias": "none",
     "fan_in_fan_out": False,
     "inference_mode": True,
