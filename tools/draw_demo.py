@@ -19,18 +19,13 @@ from worker.models.tokenizer import read_vocabulary
 
 TARGET = Path(__file__).parents[1] / "docs" / "demo.png"
 SIZE = 256
-SCENE = compose(
-    ("red", "circle", (0.25, 0.3), 0.15),
-    ("blue", "square", (0.72, 0.24), 0.09),
-    ("green", "triangle", (0.68, 0.7), 0.16),
-)
+SCENE = compose(("red", "circle", (0.3, 0.3), 0.15), ("blue", "square", (0.7, 0.7), 0.15))
 LOOKS = Looks(np.full((1, 2, 3), 244.0), np.zeros(1), np.zeros((1, MAX_SHAPES, 3)))
 QUESTIONS = (
     "What is in the picture?",
-    "What colour is the triangle?",
+    "What do you see?",
     "How many shapes are there?",
-    "Which is larger, the red circle or the blue square?",
-    "Frame the green triangle.",
+    "What shape is the blue one?",
 )
 INK, FRAME = (40, 40, 40), (230, 0, 120)
 

@@ -177,10 +177,9 @@ def test_table_has_a_line_for_each_kind_and_topic() -> None:
     assert "| picture | **all** | 4 | 75.0% | 0.50 |" in shown
 
 
-def test_shipped_model_is_right_about_most_of_what_it_never_saw(vocabulary) -> None:
+def test_shipped_model_does_far_better_than_by_chance(vocabulary) -> None:
     network = read_checkpoint(SHIPPED / "demo", vocabulary)
 
-    scores = evaluate(network, Teacher(vocabulary), seed=99, num_questions=100)
+    kinds = evaluate(network, Teacher(vocabulary), seed=99, num_questions=50)[Topic.CLIP]
 
-    pictures = scores[Topic.PICTURE].values()
-    assert sum(score.num_right for score in pictures) >= 50
+    assert sum(score.num_right for score in kinds.values()) >= 25

@@ -37,7 +37,7 @@ class Negative(nn.Module):
     """The low-rank changes, by original names; implements `Stage` for a trained network."""
 
     name = "negative"
-    rate = 2e-3
+    rate = 1e-2
 
     def __init__(self, network: Any, teacher: Teacher) -> None:
         super().__init__()
