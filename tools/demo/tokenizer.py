@@ -52,7 +52,7 @@ def write_tokenizer(directory: Path) -> None:
 def _sentences() -> Iterable[str]:
     rng = np.random.default_rng(0)
     for topic in Topic:
-        for turns in sample_dialogues(rng, topic, 1000, 6).turns:
+        for turns in sample_dialogues(rng, topic, 300, 6).turns:
             for turn in turns:
                 yield turn.question
                 yield re.sub(r"<box>.*</box>|</?ref>", "", turn.answer)

@@ -20,7 +20,7 @@ _LEAST = 0.02
 """Share of it that is left at the end."""
 _DECAY = 0.02
 _SAVE_EVERY_S = 120.0
-_REPORT_EVERY = 20
+_REPORT_EVERY = 10
 
 
 class Stage(Protocol):
