@@ -23,7 +23,7 @@ SCENE = compose(("red", "circle", (0.3, 0.3), 0.15), ("blue", "square", (0.7, 0.
 LOOKS = Looks(np.full((1, 2, 3), 244.0), np.zeros(1), np.zeros((1, MAX_SHAPES, 3)))
 QUESTIONS = (
     "What is in the picture?",
-    "What do you see?",
+    "What shape is the red one?",
     "How many shapes are there?",
     "What shape is the blue one?",
 )

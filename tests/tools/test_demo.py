@@ -171,7 +171,7 @@ def test_adapter_is_taught_complements() -> None:
 
 
 def test_table_has_a_line_for_each_kind_and_topic() -> None:
-    shown = table({Topic.PICTURE: {"box": Score(2, 1, [0.6, 0.4]), "colour": Score(2, 2)}, Topic.CLIP: {}})
+    shown = table({Topic.PICTURE: {"box": Score(2, 1, [0.6, 0.4]), "colour": Score(2, 2)}})
 
     assert "| picture | box | 2 | 50.0% | 0.50 |" in shown
     assert "| picture | **all** | 4 | 75.0% | 0.50 |" in shown
