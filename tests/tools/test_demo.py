@@ -53,8 +53,8 @@ def test_short_course_makes_losses_fall() -> None:
         for stage in ("sight", "speech", "whole", "negative")
     }
     assert all(losses.values())
-    assert losses["sight"][-1] < 0.6 * losses["sight"][0]
-    assert losses["speech"][-1] < 0.7 * losses["speech"][0]
+    assert losses["sight"][-1] < 0.75 * losses["sight"][0]
+    assert losses["speech"][-1] < 0.85 * losses["speech"][0]
 
 
 def test_interrupted_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
