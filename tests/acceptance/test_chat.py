@@ -157,10 +157,26 @@ def test_models_are_listed_by_their_served_names(client):
         (["hi"], {"temperature": 9}, "temperature", "2"),
         (["hi"], {"n": 17}, "n", "16"),
         (["hi"], {"extra_body": {"mm_processor_kwargs": {"max_num": 13}}}, "mm_processor_kwargs.max_num", "12"),
-        (["hi"], {"extra_body": {"mm_processor_kwargs": {"fps": 2}}}, "mm_processor_kwargs.fps", "fps"),
+        (
+            ["hi"],
+            {"extra_body": {"mm_processor_kwargs": {"use_image_id": True}}},
+            "mm_processor_kwargs.use_image_id",
+            "use_image_id",
+        ),
         (["hi"], {"extra_body": {"beam": 2}}, "beam", "beam"),
     ],
-    ids=["corrupt", "tags", "unreachable", "long", "max_tokens", "temperature", "n", "max_num", "fps", "unknown"],
+    ids=[
+        "corrupt",
+        "tags",
+        "unreachable",
+        "long",
+        "max_tokens",
+        "temperature",
+        "n",
+        "max_num",
+        "use_image_id",
+        "unknown",
+    ],
 )
 def test_bad_request_is_told_what_is_wrong(client, media_url, content, options, param, words, stream):
     corrupt = base64.b64encode((MEDIA / "photo.jpg").read_bytes()[:300]).decode()

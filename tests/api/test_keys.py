@@ -9,6 +9,7 @@ import pytest
 from openai import APIStatusError, AuthenticationError, PermissionDeniedError, RateLimitError
 
 from api.app import create_app
+from api.departure import Departure
 from api.keyring import OPEN_PATHS
 from api.settings import ApiSettings
 from shared import keys
@@ -82,7 +83,7 @@ async def test_operators_key_still_opens_beside_the_file(pair, worker):
 
 async def test_every_route_but_the_watchers_needs_a_key(pair):
     """Whatever route is added later: what isn't named as open is closed."""
-    app = create_app(ApiSettings(api_key="x"), "test")
+    app = create_app(ApiSettings(api_key="x"), "test", Departure())
     routes = [(route.path, method) for route in flat(app.routes) for method in route.methods]
     assert {path for path, _ in routes} > OPEN_PATHS
 

@@ -139,7 +139,7 @@ async def test_dead_strange_and_missing_workers_are_told(examine, redis_server, 
     await StandIn(redis, "dead").beat(lives_s=-30)
     await StandIn(redis, "stopped").beat(WorkerState.DRAINING, lives_s=-30)
     await redis.zadd(keys.queue("dead"), {"job": 1})
-    await redis.set(keys.worker("alien"), b"\x02rubbish")
+    await redis.set(keys.worker("alien"), b"\xffrubbish")
     await redis.zadd(keys.WORKERS, {"alien": time.time() + 60})
 
     found = await examine(redis_server.url, port, expected=1)
