@@ -6,8 +6,8 @@ import random
 import signal
 import socket
 import struct
-import time
 from dataclasses import replace
+from threading import Event
 
 import psutil
 import pytest
@@ -22,7 +22,7 @@ from tests.faults.stage import Stage
 SEND_TIMEOUT_S = 1.0
 WORD = "x" * 20_000
 """What the loud model says a hundred times a second: more than any socket's buffers hold."""
-NUM_WORDS = 300
+NUM_WORDS = 500
 MANY_WORDS = 2000
 STREAMS = [replace(question, is_streamed=True) for question in mixed_load()]
 RESET = struct.pack("ii", 1, 0)
@@ -100,11 +100,16 @@ async def test_client_that_leaves_stops_its_job(stage, redis, is_streamed, is_po
     await until(lambda: redis.keys("arq:*"), [])
 
 
-async def test_client_that_reads_slowly_gets_everything_in_fewer_pieces(stage):
+async def test_client_that_reads_slowly_gets_everything_in_fewer_pieces(stage, redis):
     gateway = psutil.Process(stage.gateways[next(iter(stage.gateways))].pid)
     before_bytes = gateway.memory_info().rss
     with connect(stage, is_streamed=True) as client:
-        heard = await asyncio.to_thread(read_slowly, client)
+        has_ended = Event()
+        reading = asyncio.create_task(asyncio.to_thread(read_slowly, client, has_ended))
+        await until(lambda: redis.zcard(keys.inflight("loud")), 1)
+        await until(lambda: redis.zcard(keys.inflight("loud")), 0)
+        has_ended.set()
+        heard = await reading
 
     chunks = [json.loads(line[6:]) for line in heard.splitlines() if line.startswith('data: {"id"')]
     texts = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]]
@@ -138,12 +143,12 @@ def connect(stage: Stage, *, is_streamed: bool, num_words: int = NUM_WORDS) -> s
     return client
 
 
-def read_slowly(client: socket.socket) -> str:
-    """Return the body of a chunked answer, read at two thirds of the speed at which it is said."""
+def read_slowly(client: socket.socket, has_ended: Event) -> str:
+    """Return the body of a chunked answer, read drop by drop until all of it was said."""
     received = b""
-    while piece := client.recv(2**15):
+    while piece := client.recv(2**13):
         received += piece
-        time.sleep(len(piece) / len(WORD) * 0.015)
+        has_ended.wait(0.05)
     _, _, rest = received.partition(b"\r\n\r\n")
     body = b""
     while rest:
