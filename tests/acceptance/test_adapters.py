@@ -203,7 +203,7 @@ def test_system_text_of_the_training_is_used_unless_the_client_has_one(pair, cli
     spoken = ask(client, "default-lora", messages=told, max_tokens=12)
     call(pair, "unload", lora_name="pirate")
 
-    assert own.usage == spoken.usage
+    assert own.usage.prompt_tokens == spoken.usage.prompt_tokens  # not what each found cached, at whichever worker
     assert own.choices[0].message.content == spoken.choices[0].message.content
     assert own.usage.prompt_tokens != ask(client, "default-lora", max_tokens=12).usage.prompt_tokens
 
