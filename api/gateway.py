@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from api.adapters import AdapterDesk
 from api.admission import Admission
+from api.cancellation import Canceller
 from api.departure import Departure
 from api.dispatch import Dispatcher
 from api.fetch import MediaFetcher
@@ -37,6 +38,7 @@ class Gateway:
     intake: Intake
     dispatcher: Dispatcher
     answers: AnswerLog
+    canceller: Canceller
     adapters: AdapterDesk
     positions: QueuePositions
     metrics: GatewayMetrics
@@ -65,6 +67,7 @@ async def open_gateway(settings: ApiSettings, gateway_id: str, departure: Depart
             intake=Intake(settings, gateway_id, registry, admission, fetcher, store),
             dispatcher=dispatcher,
             answers=AnswerLog(redis, settings.request_timeout_s, departure),
+            canceller=Canceller(queue),
             adapters=AdapterDesk(redis, registry),
             positions=positions,
             metrics=metrics,

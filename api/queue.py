@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 
 from api.keyring import ANYBODY, Caller
 from shared import keys, wire
+from shared.events import Finished, FinishReason, Usage
 from shared.job import ChatJob, JobId
 
 MAX_POKES = 64
@@ -70,17 +71,25 @@ algorithm): a minute's requests may come at once, and after them one each time t
 """
 
 _CANCEL = """
-local queue, inflight, payload, lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local job, channel = ARGV[1], ARGV[2]
+local queue, inflight, payload, lease, log = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local job, cancels, last_seq, ending, log_ttl_s = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local events, message = ARGV[6], ARGV[7]
 local holder = redis.call('HGET', lease, 'holder')
-if holder and redis.call('PUBLISH', channel .. string.match(holder, '^(.*)/'), job) > 0 then
-  return
+if holder and redis.call('PUBLISH', cancels .. string.match(holder, '^(.*)/'), job) > 0 then return end
+if redis.call('EXISTS', payload) == 1 then
+  local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  local seq = newest and tonumber(string.match(newest[1], '^%d+')) or 0
+  if seq > last_seq then return seq end
+  redis.call('XADD', log, (last_seq + 1) .. '-0', 'e', ending)
+  redis.call('EXPIRE', log, log_ttl_s)
+  redis.call('PUBLISH', events, message)
 end
 redis.call('ZREM', queue, job)
 redis.call('ZREM', inflight, job)
 redis.call('DEL', payload, lease)
 """
-"""A holder is `<worker id>/<attempt>`. Where nobody hears the cancel, nobody is to claim the job again either."""
+"""A holder is `<worker id>/<attempt>`. Where nobody hears the cancel, nobody is to claim the job again either, and
+the script itself says the end that others may wait for; it returns the log's last number if that is a later one."""
 
 
 class Limit(StrEnum):
@@ -109,6 +118,7 @@ class JobQueue:
     """The queue as its producers see it."""
 
     def __init__(self, redis: Redis, max_queue_len: int) -> None:
+        self._redis = redis
         self._max_queue_len = max_queue_len
         self._enqueue = redis.register_script(_ENQUEUE)
         self._cancel = redis.register_script(_CANCEL)
@@ -151,9 +161,33 @@ class JobQueue:
         counted = [NO_LIMIT if limit else "" for limit in asked[:2]]
         return [NO_LIMIT, *counted, ""]
 
+    async def find(self, job_id: JobId) -> ChatJob | None:
+        """Return a job that waits or runs, whichever gateway queued it; None once it has ended."""
+        content = await self._redis.get(keys.payload(job_id))
+        return None if content is None else wire.decode_job(wire.decode_arq(content)["a"][0])
+
+    async def is_open(self, job_id: JobId) -> bool:
+        """Return whether the job waits or runs."""
+        return bool(await self._redis.exists(keys.payload(job_id)))
+
     async def cancel(self, job: ChatJob) -> None:
-        """Take the job out of the queue, or tell the worker that holds it."""
-        await self._cancel(
-            keys=[keys.queue(job.model), keys.inflight(job.model), keys.payload(job.id), keys.lease(job.id)],
-            args=[job.id, keys.cancel("")],
+        """Take the job out of the queue and end its log, or tell the worker that holds it to end it."""
+        last_seq: int | None = job.progress.last_seq
+        while last_seq is not None:
+            last_seq = await self._end(job, last_seq)
+
+    async def _end(self, job: ChatJob, last_seq: int) -> int | None:
+        """Return None, or the number of the log's last event if it is a later one than this."""
+        reason, usage = FinishReason.CANCELLED, Usage(0, 0)
+        ending = wire.encode(Finished(job_id=job.id, attempt=0, seq=last_seq + 1, reason=reason, usage=usage))
+        newest: int | None = await self._cancel(
+            keys=[
+                *(keys.queue(job.model), keys.inflight(job.model)),
+                *(keys.payload(job.id), keys.lease(job.id), keys.log(job.id)),
+            ],
+            args=[
+                *(job.id, keys.cancel(""), last_seq, ending, job.log_ttl_s),
+                *(keys.events(job.gateway), wire.join_events([ending])),
+            ],
         )
+        return newest

@@ -138,6 +138,8 @@ class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """Whose request it is: the name of the API key, never the key; empty where none is set."""
     traceparent: str | None = None
     """The W3C trace context of the request; None if nobody traces it."""
+    log_ttl_s: int = 300
+    """How long its events can still be read again once it has ended."""
 
     @property
     def asked_model(self) -> str:

@@ -16,24 +16,22 @@ from worker.outbox import Outbox
 logger = logging.getLogger(__name__)
 
 RUNNING_LOG_TTL_S = 24 * 3600
-ENDED_LOG_TTL_S = 300
-"""How long an ended job's events can still be read again."""
 RETRY_PAUSE_S = 0.2
 
 _PUBLISH = """
 local channel, inflight = KEYS[1], KEYS[2]
 local version, lease_prefix, log_prefix, payload_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local running_ttl_s, ended_ttl_s = ARGV[5], ARGV[6]
+local running_ttl_s = ARGV[5]
 local bodies, fenced = {}, {}
-for i = 7, #ARGV, 5 do
-  local id, holder, seq, event, is_last = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+for i = 6, #ARGV, 5 do
+  local id, holder, seq, event, ended_ttl_s = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local lease, log = lease_prefix .. id, log_prefix .. id
   if redis.call('HGET', lease, 'holder') ~= holder then
     fenced[#fenced + 1] = id
   else
     local logged = redis.pcall('XADD', log, seq .. '-0', 'e', event)
     if type(logged) ~= 'table' then bodies[#bodies + 1] = event:sub(#version + 1) end
-    if is_last == '1' then
+    if ended_ttl_s ~= '' then
       redis.call('ZREM', inflight, id)
       redis.call('DEL', lease, payload_prefix .. id)
       redis.call('EXPIRE', log, ended_ttl_s)
@@ -99,7 +97,7 @@ class Publisher:
 
     async def _send_to(self, gateway: str, events: list[str | bytes | int]) -> None:
         prefixes = [keys.lease(JobId("")), keys.log(JobId("")), keys.payload(JobId(""))]
-        arguments = [wire.VERSION, *prefixes, RUNNING_LOG_TTL_S, ENDED_LOG_TTL_S, *events]
+        arguments = [wire.VERSION, *prefixes, RUNNING_LOG_TTL_S, *events]
         while True:
             try:
                 fenced = await self._publish(keys=[keys.events(gateway), self._inflight], args=arguments)
@@ -113,4 +111,5 @@ class Publisher:
 
 
 def _arguments(outbox: Outbox, event: JobEvent) -> list[str | bytes | int]:
-    return [outbox.job_id, outbox.holder, event.seq, wire.encode(event), int(is_terminal(event))]
+    ended_ttl_s = outbox.log_ttl_s if is_terminal(event) else ""
+    return [outbox.job_id, outbox.holder, event.seq, wire.encode(event), ended_ttl_s]
