@@ -82,6 +82,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the answer goes on where the model would end it."""
     num_logprobs: int | None = None
     """Tell each token's log-probability, beside those of the likeliest ones at its place; None tells nothing."""
+    grammar: str | None = None
+    """What the answer's whole text must match, in llguidance's dialect of Lark; None is any text.
+
+    Its rule `start` matches the answer; JSON schemas stand in it as `%json {...}`. Written by `api/grammar.py` only.
+    """
 
 
 class ProcessorParams(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,118 @@
+"""Which JSON schemas are taken: what they may hold and how large they may be; llguidance knows what they mean."""
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from shared.errors import InvalidRequest
+
+MAX_SCHEMA_BYTES = 64 * 2**10
+MAX_SCHEMA_DEPTH = 32
+"""Schemas within schemas, and values within values."""
+MAX_SCHEMA_NODES = 4096
+"""Schemas, and values of `enum` and `const`, in all."""
+MAX_PROPERTIES = 256
+"""Of one object: optional ones are as many ways to go on at each of them."""
+MAX_MULTIPLE = 1000
+"""Largest `multipleOf`, its digits read as a whole number: each remainder is a state."""
+
+_ONE = frozenset({"items", "additionalItems", "additionalProperties"})
+_SEVERAL = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
+_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions"})
+_VALUES = frozenset({"enum", "const"})
+_PLAIN = frozenset(
+    {
+        *("$ref", "type", "required", "format", "pattern", "minLength", "maxLength", "multipleOf"),
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+        *("minItems", "maxItems", "minProperties", "maxProperties"),
+    }
+)
+_REMARKS = frozenset(
+    {
+        *("$schema", "$comment", "title", "description", "default", "examples"),
+        *("deprecated", "readOnly", "writeOnly", "discriminator"),
+    }
+)
+"""Say nothing about what matches."""
+SUPPORTED = _ONE | _SEVERAL | _NAMED | _VALUES | _PLAIN | _REMARKS
+
+_Place = tuple[str, Any, int]
+"""Where a schema or value stands, what it is, and how deep."""
+
+
+def check_schema(schema: Mapping[str, Any], param: str) -> None:
+    """Raise InvalidRequest for a schema that is too large, or has a keyword that would not be honoured."""
+    if (size := len(msgspec.json.encode(schema))) > MAX_SCHEMA_BYTES:
+        raise _too_much(param, f"has {size} bytes", f"{MAX_SCHEMA_BYTES} are accepted", "leave out descriptions")
+    waiting: list[_Place] = [("", schema, 1)]
+    num_nodes = 0
+    while waiting:
+        where, node, depth = waiting.pop()
+        num_nodes += 1
+        if num_nodes > MAX_SCHEMA_NODES:
+            raise _too_much(param, "is too large", f"{MAX_SCHEMA_NODES} schemas and values are accepted", "shorten it")
+        if depth > MAX_SCHEMA_DEPTH:
+            raise _too_much(param, "is too deep", f"{MAX_SCHEMA_DEPTH} levels are accepted", "use $ref")
+        waiting += _below(where, node, depth, param)
+
+
+def _below(where: str, node: Any, depth: int, param: str) -> Iterator[_Place]:
+    if where.endswith("="):
+        yield from ((where, value, depth + 1) for value in _values_in(node))
+    elif isinstance(node, dict):
+        _check_keywords(where, node, param)
+        yield from _schemas_in(where, node, depth + 1)
+        for name in _VALUES & node.keys():
+            yield f"{where}/{name}=", node[name], depth + 1
+
+
+def _schemas_in(where: str, node: dict[str, Any], depth: int) -> Iterator[_Place]:
+    for name, value in node.items():
+        here = f"{where}/{name}"
+        if name in _NAMED and isinstance(value, dict):
+            yield from ((f"{here}/{key}", schema, depth) for key, schema in value.items())
+        elif (name in _SEVERAL or name in _ONE) and isinstance(value, list):
+            yield from ((f"{here}/{index}", schema, depth) for index, schema in enumerate(value))
+        elif name in _ONE:
+            yield here, value, depth
+
+
+def _values_in(node: Any) -> Iterator[Any]:
+    match node:
+        case dict():
+            yield from node.values()
+        case list():
+            yield from node
+
+
+def _check_keywords(where: str, node: dict[str, Any], param: str) -> None:
+    if unknown := sorted(node.keys() - SUPPORTED):
+        raise InvalidRequest(
+            f"{param} has the keyword {unknown[0][:100]!r} at {where[:200] or '/'}, which this server doesn't honour; "
+            "leave it out and check it in the answer.",
+            param=param,
+        )
+    _check_counts(where, node, param)
+
+
+def _check_counts(where: str, node: dict[str, Any], param: str) -> None:
+    if isinstance(named := node.get("properties"), dict) and len(named) > MAX_PROPERTIES:
+        found = f"has {len(named)} properties at {where[:200] or '/'}"
+        raise _too_much(param, found, f"{MAX_PROPERTIES} are accepted", "nest them")
+    multiple = node.get("multipleOf")
+    if isinstance(multiple, int | float) and _digits(multiple) > MAX_MULTIPLE:
+        found = f"has multipleOf {multiple:g}"
+        raise _too_much(param, found, f"the digits {MAX_MULTIPLE} are accepted", "choose a rounder number")
+
+
+def _digits(number: float) -> int:
+    """0.25 → 25, 300 → 300."""
+    _, digits, exponent = Decimal(str(number)).as_tuple()
+    whole = int("".join(map(str, digits)) or "0")
+    return whole * 10 ** min(exponent, 9) if isinstance(exponent, int) and exponent > 0 else whole
+
+
+def _too_much(param: str, found: str, limit: str, way_out: str) -> InvalidRequest:
+    return InvalidRequest(f"{param} {found}; at most {limit}: {way_out}.", param=param)
