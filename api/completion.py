@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self, assert_never
 
 import msgspec
@@ -42,6 +42,7 @@ class _Answer:
 async def fold(job: ChatJob, batches: AsyncIterator[list[JobEvent]]) -> schema.ChatCompletion:
     """Return the whole answer, or raise what the stream would have ended in."""
     answers: defaultdict[int, _Answer] = defaultdict(_Answer)
+    heading = Heading.of(job)
     async for events in batches:
         for event in events:
             match event:
@@ -52,11 +53,11 @@ async def fold(job: ChatJob, batches: AsyncIterator[list[JobEvent]]) -> schema.C
                     answers[event.index].reason = event.reason
                 case Finished():
                     answers[event.index].reason = event.reason
-                    return _completion(job, answers, event)
+                    return _completion(job, heading, answers, event)
                 case Failed():
                     raise failure(event)
                 case Started():
-                    pass
+                    heading = replace(heading, fingerprint=event.fingerprint or None)
                 case _:
                     assert_never(event)
     raise StreamInterrupted("The answer broke off without an end.")
@@ -79,11 +80,18 @@ class Heading:
     id: JobId
     model: str
     created: int
+    fingerprint: str | None = None
+    """Unknown until the answer has started."""
 
     @classmethod
     def of(cls, job: ChatJob) -> Self:
         """The heading of a job's answer."""
         return cls(job.id, job.asked_model, int(job.created_s))
+
+    @classmethod
+    def said(cls, started: Started) -> Self:
+        """The heading of an answer that has started, as whoever answers says it."""
+        return cls(started.job_id, started.model, int(started.created_s), started.fingerprint or None)
 
 
 class ChunkWriter:
@@ -94,10 +102,9 @@ class ChunkWriter:
     """
 
     def __init__(self, heading: Heading, delivered: Sequence[int] = (0,), *, includes_usage: bool) -> None:
-        self._heading = heading
         self._delivered = [*delivered]
         self._includes_usage = includes_usage
-        self._borders = [self._border(index) for index in range(len(delivered))]
+        self._head(heading)
 
     def frames(self, events: Iterable[JobEvent]) -> bytes:
         """The frames of these events, ready to be sent in one piece."""
@@ -108,7 +115,7 @@ class ChunkWriter:
             case TextDelta():
                 return self._delta(event)
             case Started():
-                return b"".join([self._begin(event.seq, index) for index in range(len(self._delivered))])
+                return self._start(event)
             case ChoiceFinished():
                 return self._end(event)
             case Finished():
@@ -127,6 +134,14 @@ class ChunkWriter:
             return self._framed(event.seq, schema.ChunkChoice(index=index, delta=delta, logprobs=logprobs))
         head, tail = self._borders[index]
         return b"%b%b%b%b" % (self._id(event.seq, index), head, _json(event.text), tail)
+
+    def _start(self, event: Started) -> bytes:
+        self._head(replace(self._heading, fingerprint=event.fingerprint or None))
+        return b"".join([self._begin(event.seq, index) for index in range(len(self._delivered))])
+
+    def _head(self, heading: Heading) -> None:
+        self._heading = heading
+        self._borders = [self._border(index) for index in range(len(self._delivered))]
 
     def _begin(self, seq: int, index: int) -> bytes:
         if seq <= self._delivered[index]:
@@ -165,20 +180,24 @@ class ChunkWriter:
             id=self._heading.id,
             created=self._heading.created,
             model=self._heading.model,
+            system_fingerprint=self._heading.fingerprint,
             choices=[*choices],
             usage=usage,
         )
         return chunk.model_dump_json(exclude=None if self._includes_usage else {"usage"}).encode()
 
 
-def _completion(job: ChatJob, answers: defaultdict[int, _Answer], event: Finished) -> schema.ChatCompletion:
+def _completion(
+    job: ChatJob, heading: Heading, answers: defaultdict[int, _Answer], event: Finished
+) -> schema.ChatCompletion:
     if event.reason is FinishReason.CANCELLED:
         raise _cancelled()
     has_logprobs = job.sampling.num_logprobs is not None
     return schema.ChatCompletion(
-        id=job.id,
-        created=int(job.created_s),
-        model=job.asked_model,
+        id=heading.id,
+        created=heading.created,
+        model=heading.model,
+        system_fingerprint=heading.fingerprint,
         choices=[answers[index].choice(index, has_logprobs=has_logprobs) for index in range(job.n)],
         usage=_usage(event.usage),
     )
@@ -211,7 +230,9 @@ def _usage(usage: Usage) -> schema.Usage:
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.prompt_tokens + usage.completion_tokens,
-        prompt_tokens_details=schema.PromptTokensDetails(cached_tokens=usage.cached_tokens),
+        prompt_tokens_details=schema.PromptTokensDetails(
+            audio_tokens=usage.audio_tokens, cached_tokens=usage.cached_tokens, image_tokens=usage.image_tokens
+        ),
     )
 
 

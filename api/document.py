@@ -33,9 +33,11 @@ _FIELDS: Mapping[str, str] = {
     "images": "Pictures for `<image>` tags in the texts, or in front of them.",
     "videos": "Clips for `<video>` tags in the texts, or in front of them.",
     "audios": "Recordings for `<audio>` tags in the texts, or in front of them.",
-    "user": "Names your own customer; it has no effect on the answer.",
-    "safety_identifier": "Like `user`.",
-    "prompt_cache_key": "Like `user`.",
+    "metadata": "Labels; they stand in the request's trace, and have no effect on the answer.",
+    "user": "Names your own customer, in the request's trace; it has no effect on the answer.",
+    "safety_identifier": "Like `user`, which it replaces.",
+    "prompt_cache_key": "Without effect: what prompts have in common is found without it.",
+    "chat_template_kwargs": "Variables of the model's chat template, as `enable_thinking`; refused if it reads none.",
     "mm_processor_kwargs": "Wishes about how pictures and clips are prepared.",
 }
 

@@ -14,7 +14,7 @@ from api.media import MediaSource
 from api.schema.request import MAX_SEED, ChatCompletionRequest
 from shared.errors import InvalidRequest, PermissionDenied
 from shared.fleet import WorkerInfo
-from shared.job import AS_TRAINED, ChatJob, JobId, Message, ProcessorParams, SamplingParams
+from shared.job import ChatJob, JobId, Message, ProcessorParams, SamplingParams
 
 
 def validate(request: ChatCompletionRequest, worker: WorkerInfo, max_n: int) -> SamplingParams:
@@ -41,9 +41,10 @@ def check_media(sources: Sequence[MediaSource], worker: WorkerInfo, max_media: i
 
 
 def processor_params(request: ChatCompletionRequest, worker: WorkerInfo) -> ProcessorParams:
-    """Return the request's wishes about its media; a model without media can't honour any."""
+    """Return the request's wishes about its prompt; a model without media can't honour any about those."""
+    template = request.chat_template_kwargs or None
     if (asked := request.mm_processor_kwargs) is None:
-        return AS_TRAINED
+        return ProcessorParams(chat_template_kwargs=template)
     if not worker.modalities:
         raise InvalidRequest(f"The model {worker.model!r} takes text only.", param="mm_processor_kwargs")
     if asked.num_frames is not None and asked.fps is not None:
@@ -55,7 +56,7 @@ def processor_params(request: ChatCompletionRequest, worker: WorkerInfo) -> Proc
             f"min_pixels is {asked.min_pixels} and max_pixels {asked.max_pixels}; it must not be more.",
             param="mm_processor_kwargs.min_pixels",
         )
-    return ProcessorParams(**asked.model_dump())
+    return ProcessorParams(**asked.model_dump(), chat_template_kwargs=template)
 
 
 def timeout_s(request: ChatCompletionRequest, max_s: float) -> float:

@@ -2,7 +2,8 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,6 +29,8 @@ class Visit:
     caller: Caller = ANYBODY
     job_id: str = ""
     status: int = CLIENT_LEFT
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the client calls the request: told in its trace only."""
 
 
 class VisitLog:
@@ -69,6 +72,12 @@ def enter_job(visit: Visit, job_id: str) -> None:
     current_job.set(job_id)
 
 
+def label(visit: Visit, user: str | None, metadata: Mapping[str, str] | None = None) -> None:
+    """Note what the client calls the request and its own customer."""
+    customer = {} if user is None else {"enduser.id": user}
+    visit.labels = customer | {f"baton.metadata.{name}": value for name, value in (metadata or {}).items()}
+
+
 def _start(tracing: Tracing, scope: Scope) -> Span:
     if scope["path"] in OPEN_PATHS:
         return Untraced(None)
@@ -91,6 +100,7 @@ def _write_down(visit: Visit, scope: Scope, metrics: GatewayMetrics, took_s: flo
         extra={"job": visit.job_id, "fields": facts | {"client": client}},
     )
     attributes = {"http.request.method": _method(scope), "http.route": route, "http.response.status_code": visit.status}
+    attributes |= visit.labels
     error = f"HTTP {visit.status}" if visit.status >= 500 else None
     visit.span.end(attributes | ({"baton.job.id": visit.job_id} if visit.job_id else {}), error=error)
 

@@ -28,6 +28,10 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     completion_tokens: int
     cached_tokens: int = 0
     """Of the prompt's, what a worker still held and didn't read again."""
+    audio_tokens: int = 0
+    """Of the prompt's, what stands for recordings."""
+    image_tokens: int = 0
+    """Of the prompt's, what stands for pictures and clips."""
 
 
 class _Event(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):
@@ -46,6 +50,8 @@ class Started(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
     """The id the client asked for; with the time, what a resumed stream repeats in each chunk."""
     created_s: float
     num_choices: int = 1
+    fingerprint: str = ""
+    """What the answers of the worker that said it depend on, beside the request; empty if it doesn't know."""
 
 
 class TextDelta(_Event, frozen=True, array_like=True, tag=True, kw_only=True):

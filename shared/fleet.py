@@ -51,3 +51,5 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Ids of the adapters it serves beside the model."""
     refused_adapters: dict[str, str] = {}
     """Adapters it was to load and can't, and why."""
+    fingerprint: str = ""
+    """What its answers depend on beside the requests, as a short name; empty while it loads."""

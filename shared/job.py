@@ -90,7 +90,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProcessorParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How media are prepared where a request has a wish; None is the model's own way."""
+    """How prompt and media are prepared where a request has a wish; None is the model's own way."""
 
     num_frames: int | None = None
     """Frames taken from each clip."""
@@ -106,6 +106,8 @@ class ProcessorParams(msgspec.Struct, frozen=True, kw_only=True):
     """Most pixels of each picture or frame; a larger one is shrunk first."""
     min_pixels: int | None = None
     """Least pixels of each picture, for processors that enlarge smaller ones (Qwen2-VL's name)."""
+    chat_template_kwargs: dict[str, bool | int | float | str] | None = None
+    """Variables of the checkpoint's chat template, where the prompt is written by one."""
 
 
 AS_TRAINED = ProcessorParams()

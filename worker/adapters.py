@@ -38,6 +38,8 @@ class Adapter:
     slot: int
     system: str | None
     """The system text it was fine-tuned with."""
+    digest: str
+    """A hash of its files."""
     num_jobs: int = 0
     is_unloaded: bool = False
 
@@ -148,7 +150,7 @@ class Adapters:
             logger.warning("adapter %s can't be loaded: %s", name, error)
         else:
             self._taken.add(slot)
-            self._loaded[name] = Adapter(name, path, slot, tuned.system)
+            self._loaded[name] = Adapter(name, path, slot, tuned.system, tuned.digest)
             logger.info("loaded adapter %s from %s", name, path)
 
     def _unload(self, adapter: Adapter) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from shared.catalogue import ModelType, find_by_hub_id
 from shared.fleet import ADAPTER_NAME
 from shared.job import SamplingParams
+from worker.fingerprint import digest_of
 from worker.models.family import LoadError
 from worker.settings import WorkerSettings
 
@@ -35,6 +36,11 @@ class Checkpoint:
     """The LoRA directory to merge into it."""
     system: str | None = None
     """The system text its weights were fine-tuned with, where that is recorded."""
+
+    @property
+    def digest(self) -> str:
+        """A hash of what is loaded."""
+        return digest_of(self.directory, *([self.adapter] if self.adapter else []))
 
 
 def locate(settings: WorkerSettings, model_type: ModelType, report: Callable[[str], None]) -> Checkpoint:

@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 
 import msgspec
 
+from shared.events import Usage
 from shared.job import ChatJob, JobId, SamplingParams
 from shared.progress import Candidate, Progress, TokenLogprob
 from worker.engine.draw import choice_seed
@@ -69,6 +70,17 @@ class Choices:
     def cached_tokens(self) -> int:
         """Of these, what no choice had to read: the first one reads for all."""
         return min((sequence.num_cached_tokens for sequence in self._sequences.values()), default=0)
+
+    @property
+    def usage(self) -> Usage:
+        """The counts of the whole job."""
+        return Usage(
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.cached_tokens,
+            audio_tokens=self._prompt.num_tokens_of("audio"),
+            image_tokens=self._prompt.num_tokens_of("image", "video"),
+        )
 
     @property
     def completion_tokens(self) -> int:

@@ -25,12 +25,13 @@ from worker.choices import ChoiceId
 from worker.engine.engine import Engine
 from worker.engine.failure import EngineBroken
 from worker.engine.thread import EngineThread
+from worker.fingerprint import fingerprint
 from worker.gpu import hold_gpu
 from worker.heartbeat import Heartbeat
 from worker.lease import Claim, Leases
 from worker.loading import load_in_thread
 from worker.metrics import WorkerMetrics
-from worker.models.family import Model
+from worker.models.family import Model, ModelFacts
 from worker.models.registry import find_model_type, served_name
 from worker.prepare.decoder import open_decoder
 from worker.publisher import Publisher
@@ -145,6 +146,7 @@ class Worker:
             adapters=self._adapters,
             engine=self._engine,
             publisher=self._publisher,
+            fingerprint=self._heartbeat.info.fingerprint,
             record=JobRecord(job, claim, self._metrics, self._tracing),
         )
         current_job.set(job.id)
@@ -207,10 +209,19 @@ async def _load(settings: WorkerSettings, heartbeat: Heartbeat, stop: asyncio.Ev
     model = loading.result()
     facts = model.facts
     heartbeat.update(
-        modalities=facts.modalities, max_model_len=facts.max_model_len, sampling=facts.sampling, device=facts.device
+        modalities=facts.modalities,
+        max_model_len=facts.max_model_len,
+        sampling=facts.sampling,
+        device=facts.device,
+        fingerprint=_fingerprint(heartbeat.info, facts, settings),
     )
     logger.info("loaded %s in %.1f s on %s", heartbeat.info.model, time.monotonic() - began_s, facts.device)
     return model
+
+
+def _fingerprint(info: WorkerInfo, facts: ModelFacts, settings: WorkerSettings) -> str:
+    kind_of_device = facts.device.partition(":")[0]
+    return fingerprint(info.version, info.model_type, facts.digest, settings.dtype, kind_of_device)
 
 
 def _introduce(settings: WorkerSettings, worker_id: str) -> WorkerInfo:

@@ -39,13 +39,13 @@ class Outbox:
         """Whether nothing more is accepted; the terminal event may still wait to be sent."""
         self._job = job
         self._attempt = claim.attempt
-        self._prompt_tokens: int | None = None
+        self._start: tuple[int, str] | None = None
         self._said: defaultdict[int, _Said] = defaultdict(_Said)
         self._ending: tuple[FinishReason, Usage, int] | JobError | None = None
 
-    def start(self, prompt_tokens: int) -> None:
-        """Say that the first token is there."""
-        self._prompt_tokens = prompt_tokens
+    def start(self, prompt_tokens: int, fingerprint: str = "") -> None:
+        """Say that the first token is there, and what it depends on beside the request."""
+        self._start = prompt_tokens, fingerprint
 
     def extend(
         self,
@@ -81,8 +81,8 @@ class Outbox:
     def take(self) -> list[JobEvent]:
         """Return what waits, numbered; it waits no longer."""
         events: list[JobEvent] = []
-        if self._prompt_tokens is not None:
-            events.append(self._started(self._prompt_tokens))
+        if self._start is not None:
+            events.append(self._started(*self._start))
         for index, said in self._said.items():
             events += self._told(index, said)
         match self._ending:
@@ -90,7 +90,7 @@ class Outbox:
                 events.append(Failed(**self._next(), code=error.code, message=error.message, param=error.param))
             case (reason, usage, index):
                 events.append(Finished(**self._next(), reason=reason, usage=usage, index=index))
-        self._prompt_tokens, self._ending = None, None
+        self._start, self._ending = None, None
         self._said.clear()
         return events
 
@@ -111,7 +111,7 @@ class Outbox:
         if not self.has_ended:
             self.has_ended, self._ending = True, ending
 
-    def _started(self, prompt_tokens: int) -> Started:
+    def _started(self, prompt_tokens: int, fingerprint: str) -> Started:
         job = self._job
         return Started(
             **self._next(),
@@ -119,6 +119,7 @@ class Outbox:
             model=job.asked_model,
             created_s=job.created_s,
             num_choices=job.n,
+            fingerprint=fingerprint,
         )
 
     def _next(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from shared.errors import (
     StreamInterrupted,
     WorkerLost,
 )
-from shared.events import FinishReason, Usage
+from shared.events import FinishReason
 from shared.job import ChatJob, JobId, MediaPart, Message, Role, TextPart
 from worker.adapters import Adapter, Adapters
 from worker.choices import ChoiceId, Choices
@@ -27,6 +27,7 @@ from worker.engine.failure import Failure
 from worker.engine.prompt import Prompt
 from worker.engine.sequence import BASE
 from worker.engine.thread import EngineThread
+from worker.fingerprint import fingerprint
 from worker.lease import Claim, GivenUp
 from worker.models.family import Model
 from worker.outbox import Outbox
@@ -58,6 +59,7 @@ class ChatTask:
         adapters: Adapters,
         engine: EngineThread,
         publisher: Publisher,
+        fingerprint: str,
         record: JobRecord,
     ) -> None:
         self.job = job
@@ -68,6 +70,7 @@ class ChatTask:
         self._adapter: Adapter | None = None
         self._engine = engine
         self._publisher = publisher
+        self._fingerprint = fingerprint
         self._record = record
         self._outcome = "handed_over"
         self._outbox = Outbox(job, claim)
@@ -109,7 +112,7 @@ class ChatTask:
             return
         if not self._has_started and output.failure is None:
             self._has_started = True
-            self._outbox.start(choices.prompt_tokens)
+            self._outbox.start(choices.prompt_tokens, self._tuned_fingerprint())
         if output.is_last:
             choices.end(index)
         if output.failure is not None:
@@ -150,7 +153,7 @@ class ChatTask:
         choices = await self._prepare(replay)
         if self._is_cancelled:
             self._outcome = FinishReason.CANCELLED
-            return self._outbox.finish(FinishReason.CANCELLED, _usage(choices))
+            return self._outbox.finish(FinishReason.CANCELLED, choices.usage)
         self._choices = choices
         for sequence in choices.running:
             self._engine.submit(sequence)
@@ -211,13 +214,16 @@ class ChatTask:
                     param="logit_bias",
                 )
 
+    def _tuned_fingerprint(self) -> str:
+        return self._fingerprint if self._adapter is None else fingerprint(self._fingerprint, self._adapter.digest)
+
     def _finish_choice(self, choices: Choices, index: int, reason: FinishReason) -> None:
         """Tell a choice's end; the last one's is the answer's, and so is that of a client who left."""
         if choices.running and reason is not FinishReason.CANCELLED:
             self._outbox.finish_choice(index, reason)
         else:
             self._outcome = reason
-            self._outbox.finish(reason, _usage(choices), index)
+            self._outbox.finish(reason, choices.usage, index)
             self._ended.set()
 
     def _give_up(self, failure: Failure) -> None:
@@ -238,10 +244,6 @@ class ChatTask:
     def _leave_engine(self) -> None:
         for sequence in self._choices.running if self._choices is not None else ():
             self._engine.abort(sequence.id)
-
-
-def _usage(choices: Choices) -> Usage:
-    return Usage(choices.prompt_tokens, choices.completion_tokens, choices.cached_tokens)
 
 
 def _as_tuned(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:

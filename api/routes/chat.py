@@ -14,7 +14,7 @@ from api.order import Order
 from api.relay import ChatStream, while_connected
 from api.schema.request import ChatCompletionRequest, parse
 from api.schema.response import ChatCompletion
-from api.visit import enter_job, visit_of
+from api.visit import enter_job, label, visit_of
 from shared.events import Failed
 
 router = APIRouter()
@@ -55,6 +55,7 @@ async def create_chat_completion(request: Request, gateway: Annotated[Gateway, D
     body = await request.body()
     asked = parse(body) if len(body) <= MAX_INLINE_PARSE else await asyncio.to_thread(parse, body)
     visit = visit_of(request)
+    label(visit, asked.safety_identifier or asked.user, asked.metadata)
     order = await while_connected(request, gateway.intake.accept(asked, visit))
     enter_job(visit, order.job.id)
     answer = _streamed(gateway, order, asked) if asked.stream else _whole(gateway, order)

@@ -43,8 +43,7 @@ async def _resumed(
     if len(delivered) != started.num_choices:
         raise _not_an_id()
     events = gateway.answers.follow(job_id, min(delivered))
-    heading = Heading(job_id, started.model, int(started.created_s))
-    writer = ChunkWriter(heading, delivered, includes_usage=includes_usage)
+    writer = ChunkWriter(Heading.said(started), delivered, includes_usage=includes_usage)
     return ChatStream(writer, [], events, gateway.settings.keep_alive_s)
 
 

@@ -104,6 +104,20 @@ TokenId: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")]
 StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
+Metadata: TypeAlias = Annotated[
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+]
+"""Labels, within OpenAI's limits."""
+
+
+TemplateVariable: TypeAlias = (
+    bool | Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)] | float | Annotated[str, Field(max_length=1024)]
+)
+TemplateVariables: TypeAlias = Annotated[
+    dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w{0,63}$")], TemplateVariable], Field(max_length=16)
+]
+
+
 class ChatMessage(Schema):
     """One turn; content given as a string is one text part."""
 
@@ -158,14 +172,18 @@ class ChatCompletionRequest(Schema):
     videos: Annotated[list[str] | None, WRAPPED] = None
     audios: Annotated[list[str] | None, WRAPPED] = None
     mm_processor_kwargs: MmProcessorKwargs | None = None
+    chat_template_kwargs: TemplateVariables | None = None
+    """Variables of the chat template, by vLLM's name, for models whose prompts are written by one."""
     timeout: float | None = Field(None, gt=0)
     """Seconds from acceptance to the last token."""
     priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
     """Lower is served earlier, as in vLLM; 0 if absent."""
+    metadata: Metadata | None = None
+    """Labels of the request's trace; like the next three, without effect on the answer."""
     user: str | None = None
-    """Names the caller's own customer; OpenAI gives this field and the next two no effect on the answer."""
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    """Asks for nothing more: what prompts have in common is found without it."""
 
 
 _Body = TypeVar("_Body", bound=BaseModel)

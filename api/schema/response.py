@@ -14,7 +14,21 @@ def _is_none(value: object) -> bool:
 class PromptTokensDetails(BaseModel):
     """What is to be said of the prompt's tokens."""
 
+    audio_tokens: int
+    """Those that stand for recordings."""
     cached_tokens: int
+    """Those that a worker still held and didn't read again."""
+    image_tokens: int
+    """Those that stand for pictures, and for clips, which OpenAI has no field for."""
+
+
+class CompletionTokensDetails(BaseModel):
+    """What is to be said of the answers' tokens: all of them are what the client sees."""
+
+    accepted_prediction_tokens: int = 0
+    audio_tokens: int = 0
+    reasoning_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
 
 class Usage(BaseModel):
@@ -24,6 +38,7 @@ class Usage(BaseModel):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
 
 
 class AnswerMessage(BaseModel):
@@ -32,6 +47,7 @@ class AnswerMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
+    annotations: list[str] = Field([], max_length=0)
 
 
 class TopLogprob(BaseModel):
@@ -71,7 +87,9 @@ class ChatCompletion(BaseModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
-    system_fingerprint: None = None
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: str | None = None
+    """What the answer depends on beside the request."""
     choices: list[Choice]
     usage: Usage
 
@@ -99,7 +117,9 @@ class ChatCompletionChunk(BaseModel):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
-    system_fingerprint: None = None
+    service_tier: Literal["default"] = "default"
+    system_fingerprint: str | None = None
+    """What the answer depends on beside the request."""
     choices: list[ChunkChoice]
     usage: Usage | None = None
 

@@ -17,6 +17,8 @@ CASES = read_cases(QWEN2_AUDIO)
 HOSTILE = [name for name in CASES if "special" in name or "literal" in name]
 HONEST = [name for name in CASES if name not in HOSTILE]
 MEDIA = QWEN2_AUDIO / "media"
+AUDIO = 623
+"""The placeholder of the golden checkpoint's configuration."""
 HEAR = "What do you hear?"
 
 
@@ -43,6 +45,7 @@ def test_case_answers_as_the_reference_does(walk, name):
     assert completion.choices[0].finish_reason == facts["finish"]
     assert completion.usage.prompt_tokens == len(facts["input_ids"])
     assert completion.usage.completion_tokens == len(facts["greedy_ids"])
+    assert completion.usage.prompt_tokens_details.audio_tokens == facts["input_ids"].count(AUDIO)
 
 
 def test_streamed_answers_are_the_plain_ones(walk):

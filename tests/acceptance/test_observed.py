@@ -84,7 +84,7 @@ def ask(client, text: str, *parts: dict, **options):
 
 def test_one_trace_goes_from_the_client_through_the_queue_to_the_engine(client, collector):
     headers = {"traceparent": f"00-{TRACE}-{CLIENTS_SPAN}-01"}
-    answer = ask(client, "hi", extra_headers=headers)
+    answer = ask(client, "hi", extra_headers=headers, metadata={"chat": "7"}, user="somebody")
 
     found = collector.wait_for(TRACE, 8)
 
@@ -99,6 +99,7 @@ def test_one_trace_goes_from_the_client_through_the_queue_to_the_engine(client, 
     assert [end for _, end in in_order] == sorted(end for _, end in in_order)
     assert all(start <= end for start, end in in_order)
     assert attributes(spans["chat"])["baton.job.id"] == answer.id
+    assert attributes(spans["POST request"]).items() >= {"baton.metadata.chat": "7", "enduser.id": "somebody"}.items()
     assert attributes(spans["decode"])["gen_ai.usage.output_tokens"] == answer.usage.completion_tokens
 
 

@@ -34,7 +34,13 @@ async def test_plain_answer_is_the_fold_of_the_stream(client, worker):
         "prompt_tokens": 7,
         "completion_tokens": 3,
         "total_tokens": 10,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"audio_tokens": 0, "cached_tokens": 0, "image_tokens": 0},
+        "completion_tokens_details": {
+            "accepted_prediction_tokens": 0,
+            "audio_tokens": 0,
+            "reasoning_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
     }
 
 

@@ -12,6 +12,7 @@ from shared.catalogue import MODEL_TYPES
 from tests.cases import INTERNVL2
 from tests.worker.hub import Hub
 from worker.checkpoint import locate, own_adapters
+from worker.fingerprint import digest_of, fingerprint
 from worker.models.family import LoadError
 from worker.settings import WorkerSettings
 
@@ -198,3 +199,16 @@ def test_directory_that_is_no_checkpoint_is_said(given, message):
 def test_fake_model_has_nothing_to_download():
     with pytest.raises(LoadError, match="fake has no weights to download"):
         locate(WorkerSettings(model_type="fake"), MODEL_TYPES["fake"], report=pytest.fail)
+
+
+def test_fingerprint_follows_the_content_and_not_the_place(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for place in (here, there):
+        place.mkdir()
+        (place / "config.json").write_text("{}")
+        (place / "model.safetensors").write_bytes(bytes(300_000))
+    same = digest_of(here), digest_of(there)
+    (there / "model.safetensors").write_bytes(bytes(299_999) + b"\1")
+
+    assert same[0] == same[1] != digest_of(there)
+    assert fingerprint("a", "bc") != fingerprint("ab", "c")

@@ -61,8 +61,16 @@ class Prompt:
     """What it takes at every step, prefill and decode, one number a row; every prompt of a model has the same ones."""
     pieces: tuple[Piece, ...] = ()
     """The media among the features, in the prompt's order."""
+    media_tokens: Mapping[str, int] = field(default_factory=dict)
+    """How many tokens stand for media of each kind, where the pieces don't tell."""
 
     @property
     def is_shareable(self) -> bool:
         """Whether its tokens can be told from another prompt's: nothing is known of media that aren't in pieces."""
         return bool(self.pieces) or not self.features
+
+    def num_tokens_of(self, *kinds: str) -> int:
+        """Return how many tokens stand for media of these kinds."""
+        if self.media_tokens:
+            return sum(self.media_tokens.get(kind, 0) for kind in kinds)
+        return sum(len(piece.places) for piece in self.pieces if piece.kind in kinds)

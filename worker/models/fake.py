@@ -13,6 +13,7 @@ from worker.engine.runner import MediaStats
 from worker.engine.sequence import Sequence
 from worker.engine.token import Token
 from worker.models.family import ModelFacts
+from worker.models.refusal import check_wishes
 from worker.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class FakeModel:
         processor: ProcessorParams = AS_TRAINED,
     ) -> Prompt:
         """Count one token for each word of the conversation; the last message's words are the answer's."""
+        check_wishes(processor, known=())
         words = [_words(message) for message in messages]
         if not words[-1]:
             raise InvalidRequest("the fake model repeats the last message, and it has no words", param="messages")

@@ -25,6 +25,8 @@ class ModelFacts:
     """As `cpu` or `cuda:0 (NVIDIA H200)`."""
     max_num_seqs: int | None = None
     """Most sequences that run at once whatever the operator sets; None is any number."""
+    digest: str = ""
+    """A hash of the checkpoint; empty if there is none."""
 
 
 class Model(Protocol):

@@ -27,8 +27,9 @@ from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts
 from worker.models.generic_media import Medium, Wishes, decode, modalities, read_wishes
 from worker.models.generic_network import load_network, read_architecture
-from worker.models.generic_pieces import find_pieces
+from worker.models.generic_pieces import count_media, find_pieces
 from worker.models.generic_text import Escaper
+from worker.models.generic_variables import read_variables
 from worker.models.memory import start_runner
 from worker.models.piece import bytes_of, spells_bytes
 from worker.models.timebox import OutOfTime, timebox
@@ -99,30 +100,42 @@ class Generic:
         wishes = read_wishes(self.processor, processor)
         decoded = {part: decode(self.processor, part, media[part], wishes) for part in media}
         with self.lock:
-            inputs = self._render(messages, decoded, wishes)
+            asked = processor.chat_template_kwargs or {}
+            variables = read_variables(self.processor, self.tokenizer, asked, self.escaper)
+            inputs = self._render(messages, decoded, wishes, variables)
         return self._prompt(inputs)
 
-    def _render(self, messages: tuple[Message, ...], media: Media, wishes: Wishes) -> dict[str, Any]:
+    def _render(
+        self, messages: tuple[Message, ...], media: Media, wishes: Wishes, variables: Mapping[str, Any]
+    ) -> dict[str, Any]:
         turns = [{"role": str(message.role), "content": self._content(message, media)} for message in messages]
         clips = [medium.metadata for medium in _in_order(messages, media) if medium.metadata]
         options = {"video_metadata": clips, "do_sample_frames": False} if clips else {}
         if wishes.size is not None:
             options["images_kwargs"] = {"size": wishes.size}
         given = {"processor_kwargs": options} if options else {}
-        self._check_rendering(turns)
+        self._check_rendering(turns, variables)
         try:
             inputs = self.processor.apply_chat_template(
-                turns, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True, **given
+                turns,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                add_generation_prompt=True,
+                **given,
+                **variables,
             )
         except (TemplateError, ValueError) as error:  # it may want turns in some order, or pictures in some shape
             raise _refused(error) from error
         return dict(inputs)
 
-    def _check_rendering(self, turns: list[dict[str, Any]]) -> None:
+    def _check_rendering(self, turns: list[dict[str, Any]], variables: Mapping[str, Any]) -> None:
         """Write the prompt's text once within limits: a template is a program of its checkpoint's."""
         try:
             with timebox(MAX_TEMPLATE_S):
-                text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+                text = self.processor.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=True, **variables
+                )
         except OutOfTime:
             raise InvalidRequest(
                 f"the model's template takes longer than {MAX_TEMPLATE_S:g} s over this conversation", param="messages"
@@ -159,6 +172,7 @@ class Generic:
             token_features=per_token,
             penalizes_prompt=self.counts_prompt,
             pieces=find_pieces(features, token_ids, self.config),
+            media_tokens=count_media(token_ids, self.config),
         )
 
     def _cast(self, feature: Any) -> Any:
@@ -202,6 +216,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
             device=describe(device),
+            digest=checkpoint.digest,
             max_num_seqs=None if obstacle is None else 1,
         ),
         runner=runner,

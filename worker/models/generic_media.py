@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 from PIL import ImageOps
 
@@ -55,7 +56,8 @@ def read_wishes(processor: Any, asked: ProcessorParams) -> Wishes:
     edges = _pixel_edges(processor)
     known = {"max_pixels"} if {MediaKind.IMAGE, MediaKind.VIDEO} & {*taken} else set()
     known |= {"num_frames", "fps"} if MediaKind.VIDEO in taken else set()
-    check_wishes(asked, known | ({"min_pixels"} if edges else set()))
+    about_media = msgspec.structs.replace(asked, chat_template_kwargs=None)
+    check_wishes(about_media, known | ({"min_pixels"} if edges else set()))
     if edges is None or (asked.min_pixels is None and asked.max_pixels is None):
         return Wishes(asked.num_frames, asked.fps, asked.max_pixels)
     least, most = edges

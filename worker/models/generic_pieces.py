@@ -27,6 +27,12 @@ def find_pieces(features: Features, token_ids: Sequence[int], config: Any) -> tu
     return tuple(piece for pieces in found for piece in pieces or ())
 
 
+def count_media(token_ids: Sequence[int], config: Any) -> dict[str, int]:
+    """Return how many tokens stand for media of each kind."""
+    placeholders = {kind: getattr(config, f"{kind}_token_id", None) for kind in ("image", "video", "audio")}
+    return {kind: token_ids.count(token_id) for kind, token_id in placeholders.items() if token_id is not None}
+
+
 def _of_kind(kind: str, features: Features, token_ids: Sequence[int], config: Any) -> tuple[Piece, ...] | None:
     placeholder = getattr(config, f"{kind}_token_id", None)
     places = [index for index, token_id in enumerate(token_ids) if token_id == placeholder]

@@ -146,6 +146,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> MiniCPMV:
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
             device=describe(device),
+            digest=checkpoint.digest,
         ),
         runner=runner,
         vocabulary=vocabulary,

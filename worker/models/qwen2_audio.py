@@ -171,6 +171,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Qwen2Audio:
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
             device=describe(device),
+            digest=checkpoint.digest,
         ),
         runner=runner,
         vocabulary=vocabulary,

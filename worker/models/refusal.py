@@ -20,7 +20,7 @@ def check_wishes(wishes: ProcessorParams, known: Collection[str]) -> None:
         if name not in known and getattr(wishes, name) is not None:
             raise InvalidRequest(
                 f"the model doesn't know {name}; leave it out (it knows {', '.join(sorted(known)) or 'no wish'})",
-                param=f"mm_processor_kwargs.{name}",
+                param=name if name == "chat_template_kwargs" else f"mm_processor_kwargs.{name}",
             )
 
 

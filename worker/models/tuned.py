@@ -15,6 +15,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 
 from worker.checkpoint import find_adapter, read_training_arguments
 from worker.engine.adapters import AdapterSlots, LowRank
+from worker.fingerprint import digest_of
 from worker.models.adapter import WAY_OUT, read_adapter
 from worker.models.family import LoadError
 from worker.models.weights import open_adapter
@@ -28,6 +29,8 @@ class TunedChanges:
     """By the name of the native module."""
     system: str | None
     """The system text it was fine-tuned with, where that is recorded."""
+    digest: str
+    """A hash of its files."""
 
 
 def read_tuned(path: str, slots: AdapterSlots) -> TunedChanges:
@@ -38,7 +41,7 @@ def read_tuned(path: str, slots: AdapterSlots) -> TunedChanges:
     for name in changes:
         if type(slots.network.get_submodule(name)) is not nn.Linear:  # its owner reads the weight by itself
             raise LoadError(f"{path} changes {name}, which isn't run as a layer of its own: add --merge_lora true")
-    return TunedChanges(changes, read_training_arguments(path).get("system") or None)
+    return TunedChanges(changes, read_training_arguments(path).get("system") or None, digest_of(directory))
 
 
 def merge_changes(network: Any, changes: Mapping[str, LowRank], path: str) -> None:

@@ -154,6 +154,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> YiVLChat:
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
             device=describe(device),
+            digest=checkpoint.digest,
         ),
         runner=runner,
         vocabulary=vocabulary,
