@@ -13,10 +13,23 @@ from api.registry import WorkerRegistry
 from api.schema.request import ChatCompletionRequest
 from api.settings import ApiSettings
 from api.store import MediaStore
-from api.validation import chat_job, check_media, check_model, priority, processor_params, timeout_s, validate
+from api.structure import Wish, find_wish
+from api.validation import (
+    chat_job,
+    check_media,
+    check_model,
+    priority,
+    processor_params,
+    timeout_s,
+    validate,
+    with_grammar,
+)
 from api.visit import Visit
 from shared.errors import DeadlineExceeded
 from shared.job import MediaPart, Message
+
+MAX_GRAMMARS_AT_ONCE = 4
+"""The threads that write them are everybody's."""
 
 
 class Intake:
@@ -37,6 +50,7 @@ class Intake:
         self._registry = registry
         self._fetcher = fetcher
         self._store = store
+        self._writing = asyncio.Semaphore(MAX_GRAMMARS_AT_ONCE)
 
     async def accept(self, request: ChatCompletionRequest, visit: Visit) -> Order:
         """Agree on the job, or raise the JobError that says why not."""
@@ -56,14 +70,21 @@ class Intake:
         processor = processor_params(request, worker)
         turns = place_media(request)
         check_media(sources_of(turns), worker, self._settings.max_media)
-        if sources_of(turns):  # they may take long
+        wish = find_wish(request)
+        if sources_of(turns) or wish is not None:  # they may take long
             await self._admission.check(worker.model, caller)
+        if wish is not None:
+            sampling = with_grammar(sampling, await self._write(wish), wish.param)
         contents = await self._fetcher.fetch(sources_of(turns))
         stored = await self._store.put_all(contents.values(), created_s + limit_s)
         messages = _messages(turns, dict(zip(contents, stored, strict=True)))
         job = chat_job(request, worker, self._gateway, messages, sampling, processor, created_s, limit_s)
         job = msgspec.structs.replace(job, priority=urgency, key_name=caller.name, traceparent=visit.span.traceparent)
         return Order(job, tuple(contents.values()), caller, visit.span)
+
+    async def _write(self, wish: Wish) -> str:
+        async with self._writing:
+            return await asyncio.to_thread(wish.grammar)
 
 
 def _messages(turns: tuple[Turn, ...], sha256s: dict[str, str]) -> tuple[Message, ...]:

@@ -25,6 +25,17 @@ def validate(request: ChatCompletionRequest, worker: WorkerInfo, max_n: int) -> 
     return _sampling(request, worker)
 
 
+def with_grammar(sampling: SamplingParams, grammar: str, param: str) -> SamplingParams:
+    """Return the sampling of an answer that ends where its grammar does, so that nothing else may put off its end."""
+    for name, is_asked in (("ignore_eos", sampling.ignore_eos), ("min_tokens", sampling.min_tokens)):
+        if is_asked:
+            raise InvalidRequest(
+                f"{name} can't be honoured beside {param}, which says where the answer ends; send one of them.",
+                param=name,
+            )
+    return msgspec.structs.replace(sampling, grammar=grammar)
+
+
 def check_media(sources: Sequence[MediaSource], worker: WorkerInfo, max_media: int) -> None:
     """Refuse media that the model doesn't take, or too many of them."""
     for source in sources:

@@ -9,6 +9,7 @@ from shared.events import Usage
 from shared.job import ChatJob, JobId, SamplingParams
 from shared.progress import Candidate, Progress, TokenLogprob
 from worker.engine.draw import choice_seed
+from worker.engine.grammar import Grammar
 from worker.engine.prompt import Prompt, Tokenizer
 from worker.engine.sequence import Sequence
 from worker.engine.token import Scored, Token
@@ -37,7 +38,15 @@ class ChoiceId(NamedTuple):
 class Choices:
     """Created once the prompt is there; those whose end was told by an earlier attempt have no sequence."""
 
-    def __init__(self, job: ChatJob, prompt: Prompt, max_tokens: int, adapter: int, progress: Progress) -> None:
+    def __init__(
+        self,
+        job: ChatJob,
+        prompt: Prompt,
+        max_tokens: int,
+        adapter: int,
+        progress: Progress,
+        grammar: Grammar | None = None,
+    ) -> None:
         self.run = next(_runs)
         """Tells its sequences from those of the same job that this process ran before."""
         self._prompt = prompt
@@ -59,6 +68,7 @@ class Choices:
                 adapter,
                 job.priority,
                 held=tuple(map(_scored_again, known.held)),
+                constraint=None if grammar is None else grammar.constraint(),
             )
 
     @property

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from shared.catalogue import MODEL_TYPES, Family
 from shared.connection import open_redis, wait_for_redis
 from shared.fleet import WorkerInfo, WorkerState
+from shared.grammar import GRAMMAR_LIMITS
 from shared.job import ChatJob
 from shared.logs import current_job
 from shared.tracing import Tracing, open_tracing
@@ -24,6 +25,7 @@ from worker.checkpoint import own_adapters
 from worker.choices import ChoiceId
 from worker.engine.engine import Engine
 from worker.engine.failure import EngineBroken
+from worker.engine.grammar import Grammars
 from worker.engine.thread import EngineThread
 from worker.fingerprint import fingerprint
 from worker.gpu import hold_gpu
@@ -85,6 +87,7 @@ class Worker:
             engine,
             on_step=lambda outputs: loop.call_soon_threadsafe(self._tasks.deliver, outputs),
         )
+        self._grammars = Grammars(model.runner.vocab_size, GRAMMAR_LIMITS)
         self._adapters = Adapters(redis, heartbeat, model, self._engine)
         self._queue = QueueWorker(
             redis,
@@ -145,6 +148,7 @@ class Worker:
             model=self._model,
             adapters=self._adapters,
             engine=self._engine,
+            grammars=self._grammars,
             publisher=self._publisher,
             fingerprint=self._heartbeat.info.fingerprint,
             record=JobRecord(job, claim, self._metrics, self._tracing),

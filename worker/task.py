@@ -24,6 +24,7 @@ from worker.adapters import Adapter, Adapters
 from worker.choices import ChoiceId, Choices
 from worker.engine.engine import StepOutput
 from worker.engine.failure import Failure
+from worker.engine.grammar import Grammar, GrammarError, Grammars
 from worker.engine.prompt import Prompt
 from worker.engine.sequence import BASE
 from worker.engine.thread import EngineThread
@@ -44,6 +45,10 @@ NO_MEMORY = (
     "The request needs more memory than the server's device has, even alone: "
     "shorten the conversation, send fewer or smaller media, or lower max_tokens."
 )
+TOO_COMPLEX = (
+    "What the answer has to match (response_format, guided_* or a tool's schema) is too complex to follow any further: "
+    "simplify its patterns and alternatives."
+)
 
 
 class ChatTask:
@@ -58,6 +63,7 @@ class ChatTask:
         model: Model,
         adapters: Adapters,
         engine: EngineThread,
+        grammars: Grammars,
         publisher: Publisher,
         fingerprint: str,
         record: JobRecord,
@@ -69,6 +75,7 @@ class ChatTask:
         self._adapters = adapters
         self._adapter: Adapter | None = None
         self._engine = engine
+        self._grammars = grammars
         self._publisher = publisher
         self._fingerprint = fingerprint
         self._record = record
@@ -171,7 +178,15 @@ class ChatTask:
         max_tokens = self._max_tokens(prompt)
         self._record.prepare(len(prompt.token_ids))
         slot = BASE if adapter is None else adapter.slot
-        return Choices(self.job, prompt, max_tokens, slot, replay.progress)
+        return Choices(self.job, prompt, max_tokens, slot, replay.progress, await self._compile(prompt))
+
+    async def _compile(self, prompt: Prompt) -> Grammar | None:
+        if (grammar := self.job.sampling.grammar) is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._grammars.compile, grammar, prompt)
+        except GrammarError as error:
+            raise InvalidRequest(f"the answer can't be made to match what was asked for: {error}") from None
 
     def _render(self, messages: tuple[Message, ...], media: dict[MediaPart, bytes]) -> Prompt:
         with one_request():
@@ -234,6 +249,8 @@ class ChatTask:
                 self._outbox.close()
             case Failure.OUT_OF_MEMORY:
                 self._fail(OutOfMemory(NO_MEMORY))
+            case Failure.LOST:
+                self._fail(InvalidRequest(TOO_COMPLEX))
         self._ended.set()
 
     def _fail(self, error: JobError) -> None:

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from api.schema.neutral import MESSAGE_FIELDS, REQUEST_FIELDS, without_neutral
+from api.schema.strict import Schema as Schema  # the bodies of other routes take it from here
+from api.schema.structure import ResponseFormat, StructuredOutputs
 from shared.errors import InvalidRequest
 
 MAX_INT = 2**31 - 1
@@ -20,12 +22,6 @@ MAX_TOP_LOGPROBS = 20
 MAX_PARAM_LENGTH = 200
 MAX_MESSAGE_LENGTH = 500
 """Some of pydantic's messages repeat what was sent."""
-
-
-class Schema(BaseModel):
-    """A body or a part of one; unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def _wrapped(value: Any) -> Any:
@@ -166,6 +162,13 @@ class ChatCompletionRequest(Schema):
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_INT)
     min_tokens: int | None = Field(None, ge=0, le=MAX_INT)
     ignore_eos: bool | None = None
+    response_format: ResponseFormat | None = None
+    guided_json: dict[str, Any] | str | None = None
+    """This field and the next four are vLLM's names."""
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = Field(None, min_length=1)
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     images: Annotated[list[str] | None, WRAPPED] = None

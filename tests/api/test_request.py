@@ -110,7 +110,6 @@ def test_what_is_wrong_is_named(raw, param, says):
         ("num_beams", 2),
         ("tools", [{"type": "function"}]),
         ("tool_choice", "required"),
-        ("response_format", {"type": "json_object"}),
     ],
 )
 def test_field_that_cannot_be_honoured_is_refused_by_name(field, value):
@@ -129,7 +128,6 @@ def test_field_that_asks_for_nothing_is_accepted():
             num_beams=1,
             tools=[],
             tool_choice="none",
-            response_format={"type": "text"},
             user="someone",
         )
     )

@@ -3,7 +3,7 @@
 from collections import deque
 
 from shared.job import SamplingParams
-from worker.engine.detokenizer import IncrementalDetokenizer
+from worker.engine.detokenizer import IncrementalDetokenizer, SpelledOut
 from worker.engine.prompt import Prompt
 
 
@@ -11,16 +11,18 @@ class Answer:
     """Turns one sequence's tokens into deltas that never have to be taken back.
 
     Held back are: half a character, a piece of a stop string or of what will be replaced, and (where the
-    model's own code strips its answers) white space that may turn out to be the last.
+    model's own code strips its answers) white space that may turn out to be the last. A constrained answer is exactly
+    what its tokens spell, up to a stop string of the request's own.
     """
 
-    def __init__(self, prompt: Prompt, sampling: SamplingParams) -> None:
-        self._detokenizer = IncrementalDetokenizer(prompt.tokenizer)
-        self._stop = sampling.stop if sampling.ignore_eos else (*prompt.stop, *sampling.stop)
-        self._rewrites = prompt.rewrites
-        self._replaced = tuple(source for source, _ in prompt.rewrites)
+    def __init__(self, prompt: Prompt, sampling: SamplingParams, *, is_constrained: bool = False) -> None:
+        tokenizer = SpelledOut(prompt.tokenizer) if is_constrained else prompt.tokenizer
+        self._detokenizer = IncrementalDetokenizer(tokenizer)
+        self._stop = sampling.stop if sampling.ignore_eos or is_constrained else (*prompt.stop, *sampling.stop)
+        self._rewrites = () if is_constrained else prompt.rewrites
+        self._replaced = tuple(source for source, _ in self._rewrites)
         self._awaited = (*self._stop, *self._replaced)
-        self._strips = prompt.strips_answer
+        self._strips = prompt.strips_answer and not is_constrained
         self._held = ""
         self._is_empty = True
         self.is_stopped = False

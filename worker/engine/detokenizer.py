@@ -1,8 +1,30 @@
 """Token ids to text that may be shown: no half characters."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from worker.engine.prompt import Tokenizer
 
 REPLACEMENT = "\ufffd"
+
+
+class Decoder(Protocol):
+    """Reads tokens."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return their text; what isn't (yet) valid UTF-8 ends in U+FFFD."""
+        ...
+
+
+class SpelledOut:
+    """Reads tokens one by one: their text is what they add to an answer, one behind the other, and nothing else."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of these tokens."""
+        return b"".join(self._tokenizer.answer_bytes(i) or b"" for i in token_ids).decode(errors="replace")
 
 
 class IncrementalDetokenizer:
@@ -12,7 +34,7 @@ class IncrementalDetokenizer:
     The difference is new text. A window that ends in U+FFFD may be half a character, so it waits.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Decoder) -> None:
         self._tokenizer = tokenizer
         self._window: list[int] = []
         self._num_shown = 0

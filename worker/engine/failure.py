@@ -9,11 +9,13 @@ _NO_HOST_MEMORY = "DefaultCPUAllocator: "
 
 
 class Failure(StrEnum):
-    """Why the engine gave up a sequence that ran alone."""
+    """Why the engine gave up a sequence: what it ran into alone, or what nobody else could."""
 
     BROKE = "broke"
     """The model raised something; the cause is in the log."""
     OUT_OF_MEMORY = "out_of_memory"
+    LOST = "lost"
+    """Its constraint couldn't be followed any further."""
 
 
 class EngineBroken(Exception):

@@ -19,6 +19,10 @@ class Tokenizer(Protocol):
         """Return one token by itself, as it stands within a text; a control token is spelled out."""
         ...
 
+    def answer_bytes(self, token_id: int) -> bytes | None:
+        """Return what the token adds to the text of a constrained answer; None if it may not stand for text."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:

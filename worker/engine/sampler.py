@@ -84,11 +84,15 @@ def _early_ends(sequence: Sequence) -> list[tuple[int, float]]:
 
 def _forbid(logits: torch.Tensor, sequences: Rows[Sequence]) -> None:
     """Leave what the rows' constraints allow."""
-    for row, sequence in enumerate(sequences):
-        if sequence.constraint is not None:
-            allowed = sequence.constraint.mask().to(logits.device)
-            logits[row, : len(allowed)].masked_fill_(~allowed, -torch.inf)
-            logits[row, len(allowed) :] = -torch.inf
+    masks = {row: s.constraint.mask() for row, s in enumerate(sequences) if s.constraint is not None}
+    if not masks:
+        return
+    packed = torch.frombuffer(bytearray(b"".join(masks.values())), dtype=torch.uint8).to(logits.device)
+    places = torch.arange(8, dtype=torch.uint8, device=logits.device)
+    bits = (packed.view(len(masks), -1, 1) >> places & 1).flatten(1)[:, : logits.shape[-1]]
+    allowed = torch.zeros(len(masks), logits.shape[-1], dtype=torch.bool, device=logits.device)
+    allowed[:, : bits.shape[1]] = bits.bool()
+    logits[[*masks]] = logits[[*masks]].masked_fill(~allowed, -torch.inf)
 
 
 def distribution(logits: torch.Tensor, sequences: Rows[Sequence]) -> torch.Tensor:

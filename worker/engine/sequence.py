@@ -55,11 +55,13 @@ class Sequence:
         self.token_ids: list[int] = []
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
+        self.is_lost = False
+        """Whether it was given up because its constraint can't be followed."""
         self.stop_token_ids = frozenset() if sampling.ignore_eos else prompt.stop_token_ids
         self.is_penalized = _is_penalized(sampling)
         self.takes_likeliest = constraint is None and not (self.is_penalized or _has_draw_or_bias(sampling))
         """Whether nothing is asked for but the likeliest token."""
-        self._answer = Answer(prompt, sampling)
+        self._answer = Answer(prompt, sampling, is_constrained=constraint is not None)
         self._scored: deque[Token] = deque()
         self._num_told = 0
         for token in (*map(Token, token_ids[: len(token_ids) - len(held)]), *held):
@@ -92,12 +94,14 @@ class Sequence:
         self.token_ids.append(token.id)
         if self.constraint is not None:
             self.constraint.accept(token.id)
+            if self.constraint.is_broken:
+                return self._give_up()
         if token.id in self.stop_token_ids:
             return self.finish(FinishReason.STOP)
         if self.sampling.num_logprobs is not None:
             self._scored.append(token)
         text = self._answer.push(token.id, may_stop=may_stop)
-        if self._answer.is_stopped:
+        if self._answer.is_stopped or (self.constraint is not None and self.constraint.is_complete):
             return text + self.finish(FinishReason.STOP)
         if len(self.token_ids) >= self.max_tokens:
             return text + self.finish(FinishReason.LENGTH)
@@ -108,6 +112,11 @@ class Sequence:
         self.status = SequenceStatus.FINISHED
         self.finish_reason = reason
         return self._answer.finish()
+
+    def _give_up(self) -> str:
+        self.status = SequenceStatus.FINISHED
+        self.is_lost = True
+        return ""
 
     def take_scored(self) -> tuple[Token, ...]:
         """Return the tokens with log-probabilities whose text was shown since the last call."""

@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 from worker.engine.adapters import AdapterSlots
 from worker.engine.cache import SlotCache, new_cache
 from worker.engine.call import find_decoder
+from worker.engine.constraint import begin_masks
 from worker.engine.encoder import Encoder
 from worker.engine.pieces import identify
 from worker.engine.prefill import ChunkedPrefill, Reader, WholePrefill, keep_last
@@ -68,6 +69,7 @@ class TorchRunner:
     @torch.inference_mode()
     def decode(self, sequences: list[Sequence]) -> list[Token]:
         """Feed each row its last token; return the next token of each."""
+        begin_masks(sequence.constraint for sequence in sequences)
         self.adapters.select([sequence.adapter for sequence in sequences])
         positions, mask = self._cache.step(len(sequences))
         logits = self._model(

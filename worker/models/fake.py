@@ -38,6 +38,9 @@ class Words:
         """Return the word as it stands behind another one; nothing for a number that no word has."""
         return f" {self.words[token_id]}".encode() if token_id < len(self.words) else b""
 
+    def answer_bytes(self, token_id: int) -> None:
+        """Spell nothing: words that are said over and over match no grammar."""
+
 
 class FakeRunner:
     """Takes as long as it is told to: a time for each prefill, a time for each step whatever its size.

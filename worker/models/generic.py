@@ -48,22 +48,31 @@ _PER_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids")
 Media = Mapping[MediaPart, Medium]
 
 
-@dataclass(frozen=True, slots=True)
 class AnswerTokenizer:
     """Reads answers; special tokens disappear."""
 
-    tokenizer: Any
+    def __init__(self, tokenizer: Any) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._tokenizer = tokenizer
+        self._added = dict(tokenizer.added_tokens_decoder)
+        self._spells_bytes = backend is not None and spells_bytes(backend)
 
     def decode(self, token_ids: Any) -> str:
         """Return the text of these tokens."""
-        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return one token by itself, special or not."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        piece = self.tokenizer.convert_ids_to_tokens(token_id) or ""
-        return bytes_of(piece, spells=backend is not None and spells_bytes(backend))
+        """Return one token by itself, special or not; one that was added to the vocabulary is spelled as it is."""
+        if (added := self._added.get(token_id)) is not None:
+            content: str = added.content
+            return content.encode()
+        return bytes_of(self._tokenizer.convert_ids_to_tokens(token_id) or "", spells=self._spells_bytes)
+
+    def answer_bytes(self, token_id: int) -> bytes | None:
+        """Return what the token adds to the text of a constrained answer; None if it is special."""
+        added = self._added.get(token_id)
+        return None if added is not None and added.special else self.token_bytes(token_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

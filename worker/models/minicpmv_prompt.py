@@ -147,6 +147,10 @@ class ReplyReader:
         """Return one token by itself, dropped or not."""
         return self._vocabulary.token_bytes(token_id)
 
+    def answer_bytes(self, token_id: int) -> bytes | None:
+        """Return what the token adds to the text of a constrained answer, in which an exclamation mark is one."""
+        return self._vocabulary.text_bytes(token_id)
+
 
 def _number(numbers: Iterator[int] | None) -> list[Segment]:
     return [] if numbers is None else [Control("<image_id>"), str(next(numbers)), Control("</image_id>")]

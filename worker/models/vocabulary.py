@@ -112,6 +112,10 @@ class Vocabulary:
         text = self._texts.get(token_id)
         return self._codec.token_bytes(token_id) if text is None else text.encode()
 
+    def text_bytes(self, token_id: int) -> bytes | None:
+        """Return what an ordinary token adds to a text; None if it is a control token."""
+        return None if token_id in self._texts else self._codec.token_bytes(token_id)
+
     def _encode_with_controls(self, text: str) -> list[int]:
         token_ids, start = [], 0
         for match in self._split.finditer(text):
@@ -134,6 +138,10 @@ class AnswerDecoder:
     def token_bytes(self, token_id: int) -> bytes:
         """Return one token by itself, hidden or not."""
         return self._vocabulary.token_bytes(token_id)
+
+    def answer_bytes(self, token_id: int) -> bytes | None:
+        """Return what the token adds to the text of a constrained answer; None if it is a control token."""
+        return self._vocabulary.text_bytes(token_id)
 
 
 def _any_of(literals: Iterable[str]) -> str:
