@@ -29,6 +29,9 @@ class Numbers:
     def decode(self, token_ids):
         return "".join(f"{token_id} " for token_id in token_ids)
 
+    def answer_bytes(self, token_id):
+        return f"{token_id} ".encode()
+
 
 def sequence(prompt_ids=(0,), token_ids=(), *, stop=(), penalizes_prompt=True, constraint=None, **sampling):
     prompt = Prompt(
