@@ -1,7 +1,8 @@
-"""A worker with a real, tiny model is killed: pictures, adapters and seeded sampling go on as if nothing had been."""
+"""A worker with a real, tiny model is killed: pictures, adapters, draws and JSON go on as if nothing had been."""
 
 import asyncio
 import base64
+import json
 import os
 import random
 import signal
@@ -19,11 +20,19 @@ SEEN = [
     {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}},
     {"type": "text", "text": "Describe it."},
 ]
+WORDS = {"type": "array", "items": {"type": "string", "minLength": 3, "maxLength": 5}, "minItems": 12, "maxItems": 12}
+STRUCTURED = {
+    "model": MODEL,
+    "temperature": 1,
+    "seed": 7,
+    "messages": [{"role": "user", "content": "Tell me a story."}],
+    "response_format": {"type": "json_schema", "json_schema": {"name": "words", "schema": WORDS}},
+}
 LOAD = [
     {"model": model, "temperature": temperature, "seed": 7, "messages": [{"role": "user", "content": content}]}
     for model in (MODEL, *ADAPTERS)
     for temperature, content in ((0, SEEN), (1, SEEN), (1, "Tell me a story."))
-]
+] + [STRUCTURED]
 
 
 @pytest.fixture
@@ -57,6 +66,7 @@ async def test_pictures_adapters_and_draws_survive_their_worker(stack):
     assert second.poll() is None
     assert disturbed == undisturbed
     assert len(set(undisturbed)) == len(LOAD)
+    assert [3 <= len(word) <= 5 for word in json.loads(disturbed[-1])] == [True] * 12
 
 
 async def follow(client: AsyncOpenAI, question: dict, has_begun: asyncio.Event | None = None) -> str:

@@ -54,7 +54,7 @@ class AnswerTokenizer:
     def __init__(self, tokenizer: Any) -> None:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         self._tokenizer = tokenizer
-        self._added = dict(tokenizer.added_tokens_decoder)
+        self._special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         self._spells_bytes = backend is not None and spells_bytes(backend)
 
     def decode(self, token_ids: Any) -> str:
@@ -63,16 +63,12 @@ class AnswerTokenizer:
         return text
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return one token by itself, special or not; one that was added to the vocabulary is spelled as it is."""
-        if (added := self._added.get(token_id)) is not None:
-            content: str = added.content
-            return content.encode()
+        """Return one token by itself, special or not."""
         return bytes_of(self._tokenizer.convert_ids_to_tokens(token_id) or "", spells=self._spells_bytes)
 
     def answer_bytes(self, token_id: int) -> bytes | None:
         """Return what the token adds to the text of a constrained answer; None if it is special."""
-        added = self._added.get(token_id)
-        return None if added is not None and added.special else self.token_bytes(token_id)
+        return None if token_id in self._special else self.token_bytes(token_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
