@@ -89,10 +89,10 @@ def _forbid(logits: torch.Tensor, sequences: Rows[Sequence]) -> None:
         return
     packed = torch.frombuffer(bytearray(b"".join(masks.values())), dtype=torch.uint8).to(logits.device)
     places = torch.arange(8, dtype=torch.uint8, device=logits.device)
-    bits = (packed.view(len(masks), -1, 1) >> places & 1).flatten(1)[:, : logits.shape[-1]]
-    allowed = torch.zeros(len(masks), logits.shape[-1], dtype=torch.bool, device=logits.device)
-    allowed[:, : bits.shape[1]] = bits.bool()
-    logits[[*masks]] = logits[[*masks]].masked_fill(~allowed, -torch.inf)
+    forbidden = (packed.view(len(masks), -1, 1) >> places & 1).flatten(1).logical_not()  # [rows, 8 * bytes]
+    for row, unknown in zip(masks, forbidden, strict=True):
+        logits[row, : len(unknown)].masked_fill_(unknown[: logits.shape[-1]], -torch.inf)
+        logits[row, len(unknown) :] = -torch.inf
 
 
 def distribution(logits: torch.Tensor, sequences: Rows[Sequence]) -> torch.Tensor:
