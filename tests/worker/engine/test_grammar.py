@@ -150,6 +150,16 @@ def test_text_that_no_token_spells_is_refused():
         Grammars(5, GRAMMAR_LIMITS).compile(choice_grammar(["b"], "it"), prompt)
 
 
+def test_token_that_ends_the_answer_is_no_text_whatever_it_spells():
+    tokenizer = Only({1: b"a", 2: b"b", 3: b"b"})
+    prompt = Prompt(token_ids=(0,), tokenizer=tokenizer, stop_token_ids=frozenset({2}))
+    constraint = Grammars(5, GRAMMAR_LIMITS).compile(choice_grammar(["ab"], "it"), prompt).constraint()
+
+    constraint.accept(1)
+
+    assert allowed(constraint) == {3}
+
+
 class Only:
     def __init__(self, texts):
         self._texts = texts
@@ -171,6 +181,7 @@ def test_every_way_to_run_a_model_obeys(load_tiny, name):
 
     for answer, text in zip((greedy, hot), texts, strict=True):
         assert answer.finish_reason is FinishReason.STOP
+        assert answer.token_ids[-1] not in prompt.stop_token_ids
         listed = json.loads(text)
         assert len(listed) == 5
         assert all(one in SCHEMA["items"]["enum"] for one in listed)
@@ -205,16 +216,16 @@ def test_rows_beside_it_choose_as_if_alone():
     assert beside == alone
 
 
-@pytest.mark.parametrize("folder", [INTERNVL2, MINICPMV["2.5"]])
+@pytest.mark.parametrize("folder", [INTERNVL2, YI_VL, MINICPMV["2.5"]])
 def test_text_is_what_matched_though_the_family_tidies_its_answers(folder):
-    """InternVL2's chat code strips answers, MiniCPM-V 2.5's takes spaces from before punctuation as well."""
+    """All strip answers, Yi-VL ends them at ###, and MiniCPM-V 2.5 takes away exclamation marks and spaces."""
     model = golden_model(folder=folder)
-    prompt, grammar = compiled(model, choice_grammar([" a . b , c  "], "it"))
+    prompt, grammar = compiled(model, choice_grammar([" a . b , c!.  ### !  "], "it"))
 
     (text,) = generate(model.runner, sequence(prompt, grammar))
 
     assert prompt.strips_answer
-    assert text == " a . b , c  "
+    assert text == " a . b , c!.  ### !  "
 
 
 def test_grammar_that_grows_too_complex_costs_its_own_answer_only():
