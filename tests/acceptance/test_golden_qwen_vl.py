@@ -1,7 +1,9 @@
 """Every golden case of Qwen-VL through the whole HTTP walk."""
 
+import json
 import shutil
 
+import jsonschema_rs
 import pytest
 from openai import BadRequestError
 
@@ -53,6 +55,16 @@ def test_typed_control_tokens_stay_text(walk, name):
     seen = completion.usage.prompt_tokens, completion.choices[0].message.content
     assert seen == safe_answer(CASES[name], golden_model(None, QWEN_VL))
     assert completion.usage.prompt_tokens > len(CASES[name].facts["input_ids"])
+
+
+def test_answer_matches_its_schema(walk):
+    schema = {"type": "array", "items": {"enum": ["été", "冬天", 3]}, "minItems": 9, "maxItems": 9}
+    response_format = {"type": "json_schema", "json_schema": {"name": "words", "schema": schema}}
+
+    answer = walk.ask(CASES[HONEST[0]], response_format=response_format, max_tokens=300).choices[0]
+
+    assert answer.finish_reason == "stop"
+    assert jsonschema_rs.is_valid(schema, json.loads(answer.message.content))
 
 
 def test_wish_that_the_model_has_no_choice_in_is_refused_by_name(walk):

@@ -74,6 +74,20 @@ async def test_prompt_that_is_too_long_fails_with_the_limit_in_the_message(redis
     assert fits[-1].usage.completion_tokens == 3
 
 
+async def test_grammar_that_the_model_cannot_follow_fails_its_own_job(redis, url):
+    with running_worker(url) as worker:
+        await ready_worker(redis, worker.pid)
+        async with Ear(redis) as ear:
+            await enqueue(redis, make_job("a b", "grammar", grammar='start: "a"'))
+            await enqueue(redis, make_job("a b", "plain", max_tokens=2))
+            refused, plain = await ear.hear("grammar"), await ear.hear("plain")
+
+    assert isinstance(refused[0], Failed)
+    assert refused[0].code is ErrorCode.INVALID_REQUEST
+    assert "spell no text" in refused[0].message
+    assert isinstance(plain[-1], Finished)
+
+
 async def test_jobs_of_several_answers_wait_for_rows_and_leave_other_jobs_to_others(redis, url):
     """Two rows: three answers at once can't be, and as long as they are asked for no other job is claimed."""
     with running_worker(url, "--fake_itl_ms", "20", "--max_num_seqs", "2") as worker:
