@@ -4,12 +4,12 @@ Each function checks what it was given, then lets llguidance try it within limit
 a thread. All of them raise InvalidRequest that names `param`.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import msgspec
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper, regex_to_lark
 from llguidance.gbnf_to_lark import any_to_lark
 
@@ -20,9 +20,12 @@ from shared.grammar import GRAMMAR_LIMITS
 WHITE_SPACE = r"\x20|\n\x20{0,16}"
 """Between the parts of JSON: nothing, one blank, or a line break and up to 16 blanks."""
 MAX_GRAMMAR_BYTES = 256 * 2**10
+MAX_SOURCE_BYTES = 16 * 2**10
+"""Of a grammar that a client wrote."""
 MAX_REGEX_LENGTH = 4096
 MAX_CHOICES = 1024
-MAX_CHOICE_LENGTH = 1024
+MAX_CHOICES_LENGTH = 32 * 2**10
+"""Of all choices together."""
 MAX_REASON_LENGTH = 300
 
 _PREAMBLE = '%llguidance {"no_forcing": true}\n'
@@ -30,8 +33,10 @@ _PREAMBLE = '%llguidance {"no_forcing": true}\n'
 _NOTHING_MATCHES = "NoExtensionBias"
 _LIMITS = LLParserLimits(**GRAMMAR_LIMITS)
 _NOISE = re.compile(r"^(at )?\d+\(\d+\): (failed to compile JSON schema: )?")
-_QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|(?://|#)[^\n]*')
-_OPTION = re.compile(r"\b(temperature|max_tokens|stop)\s*=")
+_QUOTED = re.compile(r'(?://|#)[^\n]*|"(?:\\.|[^"\\\n])*+"?|/(?:\\.|[^/\\\n])*+/?')
+"""Comments, strings and expressions, closed or not: so each character is looked at once."""
+_OPTION = re.compile(r"\b(?:temperature|max_tokens|stop)\s*=|%(?!ignore\b|import\b)\w+")
+"""What would have no effect, or let schemas in that nobody looked at."""
 
 
 def json_grammar(schema: Mapping[str, Any], param: str) -> str:
@@ -50,6 +55,8 @@ def regex_grammar(regex: str, param: str) -> str:
         raise InvalidRequest(
             f"{param} has {len(regex)} characters; at most {MAX_REGEX_LENGTH} are accepted: shorten it.", param=param
         )
+    if (len(regex) - len(regex.rstrip("\\"))) % 2:
+        raise InvalidRequest(f"{param} ends in a lone backslash; leave it out or escape it.", param=param)
     return _checked(f"start: /{regex_to_lark(regex)}/", param)
 
 
@@ -59,19 +66,20 @@ def choice_grammar(choices: Sequence[str], param: str) -> str:
         raise InvalidRequest(
             f"{param} has {len(choices)} choices; at most {MAX_CHOICES} are accepted: leave some out.", param=param
         )
-    for choice in choices:
-        if not 0 < len(choice) <= MAX_CHOICE_LENGTH:
-            raise InvalidRequest(
-                f"A choice of {param} has {len(choice)} characters; it must have 1 to {MAX_CHOICE_LENGTH}.", param=param
-            )
+    if not all(choices):
+        raise InvalidRequest(f"A choice of {param} is empty; it must have a character at least.", param=param)
+    if (length := sum(map(len, choices))) > MAX_CHOICES_LENGTH:
+        raise InvalidRequest(
+            f"{param} has {length} characters; at most {MAX_CHOICES_LENGTH} are accepted: shorten it.", param=param
+        )
     return _checked(f"start: {' | '.join(map(literal, choices))}", param)
 
 
 def context_free_grammar(source: str, param: str) -> str:
     """Return a grammar that a client wrote, in llguidance's Lark or in GBNF (`root ::= …`)."""
-    _check_size(source, param)
+    _check_size(source, MAX_SOURCE_BYTES, param)
     if option := _OPTION.search(_QUOTED.sub("", source)):
-        raise InvalidRequest(f"{param} sets {option[1]}, which has no effect here; leave it out.", param=param)
+        raise InvalidRequest(f"{param} has {option[0]!r}, which this server doesn't honour; leave it out.", param=param)
     try:
         lark = any_to_lark(source)
     except Exception as error:  # noqa: BLE001  the converter raises whatever its parser stumbles over
@@ -100,13 +108,15 @@ def _spelled(letter: str) -> str:
 
 def _written(rules: str, schemas: Mapping[str, Mapping[str, Any]]) -> str:
     options = {"x-guidance": {"whitespace_pattern": WHITE_SPACE}}
-    json = {name: msgspec.json.encode({**schema, **options}).decode() for name, schema in schemas.items()}
-    return "\n".join([rules, *(f"{name}: %json {schema}" for name, schema in json.items()), ""])
+    written = (
+        f"{name}: %json {json.dumps({**schema, **options}, ensure_ascii=False)}" for name, schema in schemas.items()
+    )
+    return "\n".join([rules, *written, ""])
 
 
 def _checked(grammar: str, param: str) -> str:
     """Return the grammar if llguidance understands it and knows a way to begin."""
-    _check_size(grammar, param)
+    _check_size(grammar, MAX_GRAMMAR_BYTES, param)
     grammar = _PREAMBLE + grammar
     matcher = LLMatcher(_bytes(), grammar, log_level=0, limits=_LIMITS)
     if not matcher.is_error():
@@ -116,11 +126,9 @@ def _checked(grammar: str, param: str) -> str:
     return grammar
 
 
-def _check_size(source: str, param: str) -> None:
-    if (size := len(source.encode())) > MAX_GRAMMAR_BYTES:
-        raise InvalidRequest(
-            f"{param} has {size} bytes; at most {MAX_GRAMMAR_BYTES} are accepted: shorten it.", param=param
-        )
+def _check_size(source: str, limit: int, param: str) -> None:
+    if (size := len(source.encode())) > limit:
+        raise InvalidRequest(f"{param} has {size} bytes; at most {limit} are accepted: shorten it.", param=param)
 
 
 def _refused(error: str, param: str) -> InvalidRequest:

@@ -1,10 +1,9 @@
 """Which JSON schemas are taken: what they may hold and how large they may be; llguidance knows what they mean."""
 
+import json
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 from shared.errors import InvalidRequest
 
@@ -17,6 +16,8 @@ MAX_PROPERTIES = 256
 """Of one object: optional ones are as many ways to go on at each of them."""
 MAX_MULTIPLE = 1000
 """Largest `multipleOf`, its digits read as a whole number: each remainder is a state."""
+MAX_NAME_LENGTH = 40
+"""Of a key in a message."""
 
 _ONE = frozenset({"items", "additionalItems", "additionalProperties"})
 _SEVERAL = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
@@ -38,59 +39,60 @@ _REMARKS = frozenset(
 """Say nothing about what matches."""
 SUPPORTED = _ONE | _SEVERAL | _NAMED | _VALUES | _PLAIN | _REMARKS
 
-_Place = tuple[str, Any, int]
-"""Where a schema or value stands, what it is, and how deep."""
+
+class _Node(NamedTuple):
+    """A schema or a value, and where it stands."""
+
+    where: str
+    content: Any
+    depth: int
+    is_value: bool = False
 
 
 def check_schema(schema: Mapping[str, Any], param: str) -> None:
     """Raise InvalidRequest for a schema that is too large, or has a keyword that would not be honoured."""
-    if (size := len(msgspec.json.encode(schema))) > MAX_SCHEMA_BYTES:
+    if (size := len(json.dumps(schema, ensure_ascii=False).encode())) > MAX_SCHEMA_BYTES:
         raise _too_much(param, f"has {size} bytes", f"{MAX_SCHEMA_BYTES} are accepted", "leave out descriptions")
-    waiting: list[_Place] = [("", schema, 1)]
+    waiting = [_Node("", schema, 1)]
     num_nodes = 0
     while waiting:
-        where, node, depth = waiting.pop()
+        node = waiting.pop()
         num_nodes += 1
         if num_nodes > MAX_SCHEMA_NODES:
             raise _too_much(param, "is too large", f"{MAX_SCHEMA_NODES} schemas and values are accepted", "shorten it")
-        if depth > MAX_SCHEMA_DEPTH:
+        if node.depth > MAX_SCHEMA_DEPTH:
             raise _too_much(param, "is too deep", f"{MAX_SCHEMA_DEPTH} levels are accepted", "use $ref")
-        waiting += _below(where, node, depth, param)
+        if node.is_value:
+            waiting += (_Node(node.where, value, node.depth + 1, is_value=True) for value in _parts(node.content))
+        elif isinstance(node.content, dict):
+            _check_keywords(node.where, node.content, param)
+            waiting += _below(node.where, node.content, node.depth + 1)
 
 
-def _below(where: str, node: Any, depth: int, param: str) -> Iterator[_Place]:
-    if where.endswith("="):
-        yield from ((where, value, depth + 1) for value in _values_in(node))
-    elif isinstance(node, dict):
-        _check_keywords(where, node, param)
-        yield from _schemas_in(where, node, depth + 1)
-        for name in _VALUES & node.keys():
-            yield f"{where}/{name}=", node[name], depth + 1
-
-
-def _schemas_in(where: str, node: dict[str, Any], depth: int) -> Iterator[_Place]:
-    for name, value in node.items():
+def _below(where: str, schema: dict[str, Any], depth: int) -> Iterator[_Node]:
+    for name, value in schema.items():
         here = f"{where}/{name}"
         if name in _NAMED and isinstance(value, dict):
-            yield from ((f"{here}/{key}", schema, depth) for key, schema in value.items())
+            yield from (_Node(f"{here}/{key[:MAX_NAME_LENGTH]}", part, depth) for key, part in value.items())
         elif (name in _SEVERAL or name in _ONE) and isinstance(value, list):
-            yield from ((f"{here}/{index}", schema, depth) for index, schema in enumerate(value))
-        elif name in _ONE:
-            yield here, value, depth
+            yield from (_Node(f"{here}/{index}", part, depth) for index, part in enumerate(value))
+        elif name in _ONE or name in _VALUES:
+            yield _Node(here, value, depth, is_value=name in _VALUES)
 
 
-def _values_in(node: Any) -> Iterator[Any]:
-    match node:
+def _parts(value: Any) -> Iterator[Any]:
+    match value:
         case dict():
-            yield from node.values()
+            yield from value.values()
         case list():
-            yield from node
+            yield from value
 
 
 def _check_keywords(where: str, node: dict[str, Any], param: str) -> None:
     if unknown := sorted(node.keys() - SUPPORTED):
+        keyword = f"{unknown[0][:MAX_NAME_LENGTH]!r} at {where[:200] or '/'}"
         raise InvalidRequest(
-            f"{param} has the keyword {unknown[0][:100]!r} at {where[:200] or '/'}, which this server doesn't honour; "
+            f"{param} has the keyword {keyword}, which this server doesn't honour; "
             "leave it out and check it in the answer.",
             param=param,
         )
@@ -102,7 +104,7 @@ def _check_counts(where: str, node: dict[str, Any], param: str) -> None:
         found = f"has {len(named)} properties at {where[:200] or '/'}"
         raise _too_much(param, found, f"{MAX_PROPERTIES} are accepted", "nest them")
     multiple = node.get("multipleOf")
-    if isinstance(multiple, int | float) and _digits(multiple) > MAX_MULTIPLE:
+    if isinstance(multiple, int | float) and not isinstance(multiple, bool) and _digits(multiple) > MAX_MULTIPLE:
         found = f"has multipleOf {multiple:g}"
         raise _too_much(param, found, f"the digits {MAX_MULTIPLE} are accepted", "choose a rounder number")
 
