@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 
@@ -52,6 +53,13 @@ class Fleet:
         raise ModelNotFound(f"The model {model[:200]!r} does not exist here; served are: {served}.", param="model")
 
 
+class _Heartbeat(NamedTuple):
+    """What a worker said of itself, and until when that holds."""
+
+    worker: WorkerInfo
+    stale_s: float
+
+
 def ids_of(worker: WorkerInfo) -> tuple[str, ...]:
     """What a client can ask the worker for: its model, then its adapters."""
     return (worker.model, *worker.adapters)
@@ -64,6 +72,7 @@ class WorkerRegistry:
         self._redis = redis
         self._fleet = Fleet()
         self._models: set[str] = set()
+        self._known: dict[str, _Heartbeat] = {}
         self._read_at = float("-inf")
         self._reading: asyncio.Task[Fleet] | None = None
         self._misread: set[str] = set()
@@ -99,18 +108,19 @@ class WorkerRegistry:
         members: list[tuple[bytes, float]] = await self._redis.zrangebyscore(
             keys.WORKERS, now - REMEMBERED_S, "+inf", withscores=True
         )
-        if not members:
-            return Fleet()
-        heartbeats = await self._redis.mget([keys.worker(member.decode()) for member, _ in members])
-        workers = [
-            (self._decode(member.decode(), heartbeat), stale_at > now)
-            for (member, stale_at), heartbeat in zip(members, heartbeats, strict=True)
-        ]
-        return _fleet((worker, is_live) for worker, is_live in workers if worker is not None)
+        stale_s = {member.decode(): score for member, score in members}
+        said = await self._redis.mget([keys.worker(name) for name in stale_s]) if stale_s else []
+        # Whoever ends or dies stays in the set: who is gone from it was forgotten by Redis, and lives until stale.
+        known = {name: beat for name, beat in self._known.items() if name not in stale_s and beat.stale_s > now}
+        for (name, stale_at_s), heartbeat in zip(stale_s.items(), said, strict=True):
+            if (worker := self._decode(name, heartbeat)) is not None:
+                known[name] = _Heartbeat(worker, stale_at_s)
+        self._known = known
+        return _fleet((beat.worker, beat.stale_s > now) for beat in known.values())
 
     def _decode(self, worker_id: str, heartbeat: bytes | None) -> WorkerInfo | None:
-        if heartbeat is None:
-            return None
+        if heartbeat is None:  # Redis forgot it since the set was read
+            return self._known[worker_id].worker if worker_id in self._known else None
         try:
             return wire.decode_worker(heartbeat)
         except wire.WireError as error:

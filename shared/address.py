@@ -7,12 +7,14 @@ redis+sentinel://[user:password@]host[:port],host[:port]…/master[/db]   and re
 After `?` may stand what the Redis client knows, and `sentinel_username` and `sentinel_password`.
 """
 
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import parse_url
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.exceptions import RedisError
 
 SENTINEL_PORT = 26379
 SENTINEL_TIMEOUT_S = 1.0
@@ -41,9 +43,23 @@ def open_pool(url: str, **options: Any) -> ConnectionPool:
     if scheme.endswith(_SUFFIX):
         pool = _sentinel_pool(scheme.removesuffix(_SUFFIX), rest, options, is_encrypted=is_encrypted)
     else:
-        pool = ConnectionPool.from_url(url, **options)
+        pool = _PatientPool.from_url(url, **options)
     pool.make_connection()  # type: ignore[no-untyped-call]  # raises TypeError for an option that it doesn't know
     return pool
+
+
+class _PatientPool(ConnectionPool):
+    """Tries to connect as often as to send a command; redis-py's own does so for Sentinels' masters only."""
+
+    async def get_connection(self, *given: Any, **named: Any) -> Any:
+        connect = partial(super().get_connection, *given, **named)
+        if (retry := self.connection_kwargs.get("retry")) is None:
+            return await connect()
+        return await retry.call_with_retry(connect, _pass_on)
+
+
+async def _pass_on(error: RedisError) -> None:
+    """Leave nothing behind: the pool has closed what did not connect."""
 
 
 class _SentinelPool(SentinelConnectionPool):

@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError, RedisError, TimeoutError
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, TimeoutError
 
 from shared.address import open_pool
 from shared.settings import Settings
@@ -19,9 +20,9 @@ RETRY_PAUSE_S = 1.0
 
 
 class _ToldRetry(Retry):
-    """redis-py's own, that tells of each failed attempt."""
+    """redis-py's own, that tells of each failed attempt, and takes a wrong password for what it is."""
 
-    def __init__(self, num_retries: int, tell: Callable[[], None]) -> None:
+    def __init__(self, num_retries: int, tell: Callable[[RedisError], None]) -> None:
         super().__init__(ExponentialBackoff(cap=1.0, base=0.05), retries=num_retries)
         self._tell = tell
 
@@ -29,10 +30,24 @@ class _ToldRetry(Retry):
         """Try until it works, or too often did not."""
 
         async def told(error: RedisError) -> Any:
-            self._tell()
-            return await fail(error)
+            self._tell(error)
+            await fail(error)
+            if isinstance(error, AuthenticationError):
+                raise error
 
         return await super().call_with_retry(do, told)
+
+
+class _Complaint:
+    """Says that Redis is away, at most once a second, however many commands wait for it."""
+
+    def __init__(self) -> None:
+        self._said_s = float("-inf")
+
+    def say(self, error: RedisError) -> None:
+        if time.monotonic() > self._said_s + RETRY_PAUSE_S:
+            self._said_s = time.monotonic()
+            logger.warning("Redis is away, trying again: %s", error)
 
 
 def open_redis(settings: Settings, num_retries: int = 5, on_retry: Callable[[], None] = lambda: None) -> Redis:
@@ -40,9 +55,15 @@ def open_redis(settings: Settings, num_retries: int = 5, on_retry: Callable[[], 
 
     The pauses grow to a second each: five retries give up after about two seconds. `on_retry` hears of each one.
     """
+    complaint = _Complaint()
+
+    def tell(error: RedisError) -> None:  # a function: each connection copies all else
+        on_retry()
+        complaint.say(error)
+
     pool = open_pool(
         settings.redis_url.get_secret_value(),
-        retry=_ToldRetry(num_retries, lambda: on_retry()),  # a function: each connection copies all else
+        retry=_ToldRetry(num_retries, tell),
         retry_on_error=[ConnectionError, TimeoutError],
         health_check_interval=30,
     )

@@ -39,7 +39,7 @@ async def test_redis_behind_tls_and_a_password_may_die_and_no_log_tells_the_pass
                 await stage.play(fault, random.Random(0))
 
     told = log.read_text()
-    assert "waits for Redis" in told
+    assert "Redis is away" in told
     assert [word for word in (PASSWORD, QUOTED, "horse") if word in told] == []
     figures.add("a Redis behind TLS is killed", 1, stage)
 

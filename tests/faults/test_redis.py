@@ -2,9 +2,11 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 
+from tests.faults.mix import mixed_load
 from tests.faults.server import FragileRedis
 from tests.faults.stage import Stage
 
@@ -56,3 +58,21 @@ async def test_redis_that(stage, redis_server, fault, num_rounds, figures):
 
     assert stage.has_all_processes
     figures.add(f"a Redis {fault.__name__}", num_rounds, stage)
+
+
+@pytest.mark.timeout(1800)
+async def test_new_questions_are_answered_while_redis_comes_back_empty(stage, redis_server, num_rounds, figures):
+    """They come before Redis takes connections again, and before the workers' next heartbeats."""
+    questions = [replace(question, is_streamed=True, max_tokens=4) for question in mixed_load()]
+
+    async def forgets(answered):
+        for _ in range(num_rounds):
+            redis_server.kill(loses_data=True)
+            await asyncio.sleep(0.3)
+            redis_server.start()
+            await answered()
+            await answered()
+
+    await stage.keep_asking(questions, forgets)
+
+    figures.add("a Redis comes back empty under ever new questions", num_rounds, stage)
