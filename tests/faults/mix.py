@@ -2,13 +2,17 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from openai import AsyncOpenAI
 
 from baton import InferClient, InferRequest, RequestConfig
 from tests.faults.puppet import written
+from worker.engine.draw import choice_seed
+from worker.engine.token import Token
 
 NUM_TOKENS = 70
 ALPHABETS = ("the quick fox", "žluťoučký kůň", "日本語の文字", "a🙂é日b", "0123456789")
@@ -23,37 +27,62 @@ class Question:
     seed: int | None = None
     stop: str | None = None
     max_tokens: int = NUM_TOKENS
+    n: int = 1
+    has_logprobs: bool = False
 
     @property
     def expected(self) -> "Answer":
-        text = written(self.alphabet, self.seed or 0, self.max_tokens)
-        if self.stop is None or self.stop not in text:
-            return Answer(text, "length", self.max_tokens)
-        before = text[: text.index(self.stop)]
-        return Answer(before, "stop", len((before + self.stop).encode()))
+        seeds = [0 if self.seed is None else choice_seed(self.seed, index) for index in range(self.n)]
+        told = [self._told(written(self.alphabet, seed, self.max_tokens)) for seed in seeds]
+        return Answer(tuple(choice for choice, _ in told), sum(num_tokens for _, num_tokens in told))
 
     @property
     def messages(self) -> list[dict[str, str]]:
         return [{"role": "user", "content": self.alphabet}]
 
-    def body(self) -> dict:
+    def options(self) -> dict:
+        """What is asked for, as the official client and Baton's both spell it."""
         return {
-            "model": "fake",
-            "messages": self.messages,
             "max_tokens": self.max_tokens,
-            "temperature": 0 if self.seed is None else 1,
+            "temperature": 0.0 if self.seed is None else 1.0,
             "seed": self.seed,
-            "stop": self.stop,
+            "stop": [self.stop] if self.stop else [],
+            "n": self.n,
+            "logprobs": self.has_logprobs,
+            "top_logprobs": 1 if self.has_logprobs else None,
         }
+
+    def _told(self, tokens: list[Token]) -> tuple["Choice", int]:
+        """One of the answers, and how many tokens it cost."""
+        text, num_shown, num_tokens, reason = text_of(tokens), len(tokens), len(tokens), "length"
+        if self.stop is not None and self.stop in text:
+            text, reason = text[: text.index(self.stop)], "stop"
+            num_shown = len(text.encode())
+            num_tokens = num_shown + len(self.stop.encode())
+        shown = tokens[:num_shown] if self.has_logprobs else []
+        return Choice(text, reason, tuple((bytes([token.id]), token.logprob) for token in shown)), num_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the answers to a request."""
+
+    text: str
+    finish_reason: str | None
+    scored: tuple[tuple[bytes, float], ...] = ()
+    """The bytes of each token and its log-probability, if asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a client has in the end."""
 
-    text: str
-    finish_reason: str | None
+    choices: tuple[Choice, ...]
     num_tokens: int
+
+    @property
+    def text(self) -> str:
+        return "".join(choice.text for choice in self.choices)
 
 
 @dataclass(slots=True)
@@ -85,15 +114,56 @@ class Tally:
 
 
 def mixed_load() -> list[Question]:
-    """Greedy and seeded, streamed and plain, ended by length and by a stop string of several tokens."""
+    """Greedy and seeded, streamed and plain, one answer and two, with and without log-probabilities.
+
+    They end by length, or by a stop string of several tokens.
+    """
     load = []
     for number in range(15):
         alphabet, seed = ALPHABETS[number % 5], None if number % 2 else 1000 + number
-        text = written(alphabet, seed or 0, NUM_TOKENS)
+        text = text_of(written(alphabet, seed or 0, NUM_TOKENS))
         middle = len(text) * 2 // 3
         stop = text[middle : middle + 3] if number % 3 == 2 else None
-        load.append(Question(alphabet, is_streamed=number % 3 > 0, seed=seed, stop=stop))
+        n, has_logprobs = 2 if number in {2, 4, 6} else 1, number in {0, 5, 6, 7, 8}
+        load.append(Question(alphabet, number % 3 > 0, seed, stop, n=n, has_logprobs=has_logprobs))
     return load
+
+
+def text_of(tokens: list[Token]) -> str:
+    """What the puppet's tokens spell."""
+    return bytes(token.id for token in tokens).decode(errors="replace")
+
+
+class Hearing:
+    """What a client has of an answer so far, whichever client it is."""
+
+    def __init__(self) -> None:
+        self._choices: dict[int, tuple[list[str], list[str], list[tuple[bytes, float]]]] = {}
+        self._num_tokens = 0
+
+    def take(self, chunk: Any) -> None:
+        for choice in chunk.choices:
+            texts, reasons, scored = self._choices.setdefault(choice.index, ([], [], []))
+            said = choice.delta if hasattr(choice, "delta") else choice.message
+            texts.append(said.content or "")
+            reasons += [choice.finish_reason] if choice.finish_reason else []
+            scored += [_entry(entry) for entry in _plain(choice.logprobs)["content"]] if choice.logprobs else []
+        if chunk.usage:
+            self._num_tokens = chunk.usage.completion_tokens
+
+    def answer(self) -> Answer:
+        choices = [Choice("".join(t), "+".join(r), tuple(s)) for _, (t, r, s) in sorted(self._choices.items())]
+        return Answer(tuple(choices), self._num_tokens)
+
+
+def _plain(logprobs: Any) -> dict:
+    return logprobs if isinstance(logprobs, dict) else logprobs.model_dump()
+
+
+def _entry(entry: dict) -> tuple[bytes, float]:
+    (top,) = entry["top_logprobs"]
+    assert (top["bytes"], top["logprob"]) == (entry["bytes"], entry["logprob"])
+    return bytes(entry["bytes"]), entry["logprob"]
 
 
 class Listener:
@@ -120,38 +190,28 @@ class Listener:
         return max(later - before for before, later in pairwise(self.heard_s) if later >= since_s)
 
     async def _wait(self) -> Answer:
-        answer = await self._client.chat.completions.create(**self._question.body())
-        choice = answer.choices[0]
-        return Answer(choice.message.content, choice.finish_reason, answer.usage.completion_tokens)
+        hearing = Hearing()
+        hearing.take(await self._client.chat.completions.create(**self._body()))
+        return hearing.answer()
 
     async def _follow(self) -> Answer:
-        text, finish_reason, num_tokens = "", None, 0
         options = {"include_usage": True}
-        async with await self._client.chat.completions.create(
-            **self._question.body(), stream=True, stream_options=options
-        ) as stream:
-            async for chunk in stream:
-                self.heard_s.append(time.monotonic())
-                for choice in chunk.choices:
-                    text += choice.delta.content or ""
-                    finish_reason = choice.finish_reason or finish_reason
-                    self._has_begun.set()
-                num_tokens = chunk.usage.completion_tokens if chunk.usage else num_tokens
-        return Answer(text, finish_reason, num_tokens)
+        stream = await self._client.chat.completions.create(**self._body(), stream=True, stream_options=options)
+        async with stream:
+            return await self._hear(stream)
 
     async def _infer(self, client: InferClient) -> Answer:
-        asked = self._question
-        config = RequestConfig(
-            max_tokens=asked.max_tokens,
-            temperature=0.0 if asked.seed is None else 1.0,
-            seed=asked.seed,
-            stop=[asked.stop] if asked.stop else [],
-            stream=True,
-        )
-        chunks = []
-        async for chunk in await client.infer_async(InferRequest(asked.messages), config, model="fake"):
-            chunks.append(chunk)
+        config = RequestConfig(**self._question.options(), stream=True)
+        request = InferRequest(self._question.messages)
+        return await self._hear(await client.infer_async(request, config, model="fake"))
+
+    def _body(self) -> dict:
+        return {"model": "fake", "messages": self._question.messages, **self._question.options()}
+
+    async def _hear(self, stream: AsyncIterator[Any]) -> Answer:
+        hearing = Hearing()
+        async for chunk in stream:
             self.heard_s.append(time.monotonic())
+            hearing.take(chunk)
             self._has_begun.set()
-        text = "".join(chunk.choices[0].delta.content for chunk in chunks)
-        return Answer(text, chunks[-1].choices[0].finish_reason, chunks[-1].usage.completion_tokens)
+        return hearing.answer()

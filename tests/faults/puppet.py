@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from worker.__main__ import main
 from worker.engine.prompt import Prompt
-from worker.engine.token import Token
+from worker.engine.token import Scored, Token
 from worker.models import fake
 
 POISON = "☠"
@@ -30,6 +30,9 @@ class Letters:
     def decode(self, token_ids):
         return bytes(token_ids).decode(errors="replace")
 
+    def token_bytes(self, token_id):
+        return bytes([token_id])
+
 
 def next_byte(alphabet: str, seed: int, token_ids) -> int:
     """Finish the character that was begun, or choose another one by all that was written."""
@@ -40,12 +43,20 @@ def next_byte(alphabet: str, seed: int, token_ids) -> int:
     return alphabet[zlib.crc32(so_far, seed) % len(alphabet)].encode()[0]
 
 
-def written(alphabet: str, seed: int, num_tokens: int) -> str:
-    """What an undisturbed puppet writes."""
+def written(alphabet: str, seed: int, num_tokens: int) -> list[Token]:
+    """What an undisturbed puppet writes, one byte after the other."""
     token_ids: list[int] = []
+    tokens = []
     for _ in range(num_tokens):
-        token_ids.append(next_byte(alphabet, seed, token_ids))
-    return Letters(alphabet).decode(token_ids)
+        tokens.append(scored(next_byte(alphabet, seed, token_ids), token_ids))
+        token_ids.append(tokens[-1].id)
+    return tokens
+
+
+def scored(token_id: int, token_ids) -> Token:
+    """Give the byte a log-probability that depends on all that was written before."""
+    logprob = -(zlib.crc32(bytes(token_ids)) % 64) / 16
+    return Token(token_id, logprob, (Scored(token_id, logprob),))
 
 
 class Strings:
@@ -106,9 +117,10 @@ class PuppetModel(fake.FakeModel):
 
 
 def chosen(sequence) -> Token:
-    sampling = sequence.sampling
+    sampling, token_ids = sequence.sampling, sequence.token_ids
     seed = sampling.seed if sampling.temperature > 0 else 0
-    return Token(next_byte(sequence.prompt.tokenizer.alphabet, seed, sequence.token_ids))
+    token_id = next_byte(sequence.prompt.tokenizer.alphabet, seed, token_ids)
+    return Token(token_id) if sampling.num_logprobs is None else scored(token_id, token_ids)
 
 
 if __name__ == "__main__":
