@@ -1,10 +1,11 @@
 """`worker --model_type internvl2-2b`: one worker process."""
 
 import asyncio
+import os
 import sys
 
 from shared.logs import configure_logging
-from worker.engine.failure import EngineBroken
+from worker.engine.failure import EngineBroken, EngineHung
 from worker.gpu import GpusTaken
 from worker.main import new_worker_id, run_worker
 from worker.metrics import PortTaken
@@ -19,6 +20,9 @@ def main() -> None:
     configure_logging(settings.log_level, settings.log_format, worker_id)
     try:
         asyncio.run(run_worker(settings, worker_id))
+    except EngineHung as error:  # an orderly end would wait for the device, and that is what hangs
+        sys.stderr.write(f"worker: {error}\n")
+        os._exit(1)
     except (LoadError, MemoryError, GpusTaken, PortTaken, EngineBroken) as error:  # the operator's to mend
         sys.exit(f"worker: {error}")
 

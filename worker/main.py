@@ -113,6 +113,7 @@ class Worker:
                 group.create_task(self._publisher.run()),
                 group.create_task(self._queue.renew()),
                 group.create_task(self._adapters.run()),
+                group.create_task(self._watch_steps(stop)),
                 group.create_task(listen_for_cancels(self._redis, self._heartbeat.info.id, self._tasks.cancel)),
             ]
             claiming = group.create_task(self._queue.main())
@@ -130,10 +131,17 @@ class Worker:
     def _take_break(self, ended: Future[None], stop: Stop) -> None:
         """Hand everything over, if the engine has ended by breaking."""
         if isinstance(broken := ended.exception(), EngineBroken):
-            self._broken = broken
-            self._queue.suspect(ChoiceId.parse(name).job_id for name in broken.suspects)
-            stop.hurry.set()
-            stop.asked.set()
+            self._break(broken, stop)
+
+    async def _watch_steps(self, stop: Stop) -> None:
+        """Hand everything over, if a step doesn't end: this loop would renew the leases for ever."""
+        self._break(await self._engine.hung(self._settings.step_timeout_s), stop)
+
+    def _break(self, broken: EngineBroken, stop: Stop) -> None:
+        self._broken = broken
+        self._queue.suspect(ChoiceId.parse(name).job_id for name in broken.suspects)
+        stop.hurry.set()
+        stop.asked.set()
 
     async def _announce(self, state: WorkerState) -> None:
         self._heartbeat.update(state=state)

@@ -33,6 +33,9 @@ class WorkerSettings(Settings):
     enable_prefix_caching: bool = Field(True, description="Read no prompt's beginning again that a row still holds.")
     media_cache_bytes: int = Field(2**28, ge=0, description="Memory for encoded media that may be asked for again.")
     lease_s: float = Field(3.0, gt=0, description="A worker silent for this long loses its jobs to another one.")
+    step_timeout_s: float = Field(
+        300.0, gt=0, description="A worker whose model takes longer for one step hands its jobs over and ends."
+    )
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="TCP port for Prometheus; workers of one machine need one each."
     )

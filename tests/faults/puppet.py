@@ -1,12 +1,13 @@
 """A worker whose model writes characters that depend on everything written so far, and breaks when told to.
 
 `python -m tests.faults.puppet` takes the options of a worker. SIGUSR1 breaks its next step, SIGUSR2 leaves it memory
-for two rows for a while, SIGHUP takes its device away. POISON in a prompt breaks every step that it is part of, GIANT
-fits into no memory.
+for two rows for a while, SIGHUP takes its device away, SIGALRM lets its next step last for ever. POISON in a prompt
+breaks every step that it is part of, GIANT fits into no memory.
 """
 
 import signal
 import sys
+import threading
 import time
 import zlib
 from dataclasses import dataclass
@@ -65,14 +66,19 @@ class Strings:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.num_tight_steps = 0
+        self.is_stuck = False
 
     def tie(self) -> None:
         signal.signal(signal.SIGUSR1, lambda *_: self._break(RuntimeError("a string was pulled")))
         signal.signal(signal.SIGHUP, lambda *_: self._break(RuntimeError("CUDA error: a string was pulled")))
         signal.signal(signal.SIGUSR2, lambda *_: self._tighten())
+        signal.signal(signal.SIGALRM, lambda *_: self._stick())
 
     def _break(self, error: Exception) -> None:
         self.error = error
+
+    def _stick(self) -> None:
+        self.is_stuck = True
 
     def _tighten(self) -> None:
         self.num_tight_steps = NUM_TIGHT_STEPS
@@ -98,6 +104,8 @@ class PuppetRunner(fake.FakeRunner):
         if (error := STRINGS.error) is not None:
             STRINGS.error = None
             raise error
+        if STRINGS.is_stuck:
+            threading.Event().wait()
         if STRINGS.num_tight_steps > 0:
             STRINGS.num_tight_steps -= 1
             if len(sequences) > 2:

@@ -101,8 +101,9 @@ class Engine:
 
     @property
     def running_ids(self) -> list[str]:
-        """The sequences that share the next step."""
-        return [sequence.id for sequence in self._scheduler.running]
+        """The sequences that share the next step, with the one that is being read; may be read from another thread."""
+        reading = self._scheduler.reading
+        return [s.id for s in (*self._scheduler.running, *([reading.sequence] if reading else []))]
 
     def step(self) -> list[StepOutput]:
         """Read a bounded part of the waiting prompts, and advance every running sequence by one token.

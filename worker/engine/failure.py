@@ -21,9 +21,17 @@ class Failure(StrEnum):
 class EngineBroken(Exception):
     """No further step can be made in this process; `suspects` are the sequences it broke with."""
 
+    words = "the model's device is lost, and with it this worker; start it again"
+
     def __init__(self, suspects: Iterable[str]) -> None:
-        super().__init__("the model's device is lost, and with it this worker; start it again")
+        super().__init__(self.words)
         self.suspects = frozenset(suspects)
+
+
+class EngineHung(EngineBroken):
+    """A step does not end, and nothing in this process can end it."""
+
+    words = "a step of the model took longer than --step_timeout_s, and with it hangs this worker; start it again"
 
 
 def failure_of(error: Exception) -> Failure:

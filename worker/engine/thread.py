@@ -1,16 +1,21 @@
 """The engine's own thread: the one bridge between the event loop and the model."""
 
+import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 
 from worker.engine.engine import Engine, StepOutput
-from worker.engine.failure import EngineBroken
+from worker.engine.failure import EngineBroken, EngineHung
 from worker.engine.sequence import Sequence
 
 logger = logging.getLogger(__name__)
+
+WATCH_INTERVAL_S = 1.0
+"""How often somebody looks whether a step takes too long."""
 
 OnStep = Callable[[list[StepOutput]], object]
 
@@ -27,6 +32,7 @@ class EngineThread:
         self._on_step = on_step
         self.ended: Future[None] = Future()
         self._inbox: SimpleQueue[Callable[[], StepOutput | None] | None] = SimpleQueue()
+        self._step_began_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -45,6 +51,14 @@ class EngineThread:
     def abort(self, sequence_id: str) -> None:
         """Drop a sequence before the next step; its last output says it was cancelled."""
         self._inbox.put(lambda: self._engine.abort(sequence_id))
+
+    async def hung(self, step_timeout_s: float) -> EngineHung:
+        """Return once a step has taken longer than that."""
+        while True:
+            began_s = self._step_began_s
+            if began_s is not None and time.monotonic() > began_s + step_timeout_s:
+                return EngineHung(self._engine.running_ids)
+            await asyncio.sleep(min(step_timeout_s / 4, WATCH_INTERVAL_S))
 
     def between_steps(self, action: Callable[[], None]) -> Future[None]:
         """Run `action` in this thread once what was asked for before is done; the future says how it ended."""
@@ -74,7 +88,9 @@ class EngineThread:
 
     def _step_on(self) -> None:
         while self._obey():
+            self._step_began_s = time.monotonic()
             outputs = self._engine.step()
+            self._step_began_s = None
             if outputs:
                 self._on_step(outputs)
 
