@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
-Attributes: TypeAlias = Mapping[str, str | int | float]
+Attributes: TypeAlias = Mapping[str, str | int | float | list[str]]
 Kind: TypeAlias = Literal["server", "consumer"]
 _NO_ATTRIBUTES: Attributes = {}
 
@@ -31,6 +31,8 @@ class Span(Protocol):
 
     traceparent: str | None
     """Its W3C trace context, for whoever goes on with it elsewhere."""
+    is_recording: bool
+    """Whether anything that is told of it arrives anywhere."""
 
     def record(self, name: str, start_s: float, end_s: float, attributes: Attributes = ...) -> None:
         """Add a part that has ended, between two Unix times."""
@@ -51,6 +53,8 @@ class Tracing(Protocol):
 
 class Untraced:
     """A span that nobody records; the client's trace context goes on all the same."""
+
+    is_recording = False
 
     def __init__(self, traceparent: str | None) -> None:
         self.traceparent = traceparent
@@ -81,6 +85,7 @@ class _Traced:
         context = span.get_span_context()
         self._tracer = tracer
         self._span = span
+        self.is_recording = span.is_recording()
         self.traceparent: str | None = (
             f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
         )

@@ -93,6 +93,11 @@ class Choices:
         )
 
     @property
+    def num_chunks(self) -> int:
+        """Pieces that the prompt was read in, for all of them together."""
+        return sum(sequence.num_chunks for sequence in self._sequences.values())
+
+    @property
     def completion_tokens(self) -> int:
         """Tokens of all choices together."""
         return self._num_before + sum(len(sequence.token_ids) for sequence in self._sequences.values())

@@ -85,7 +85,7 @@ class Worker:
         metrics.watch(lambda: len(self._tasks), lambda: engine.stats)
         self._engine = EngineThread(
             engine,
-            on_step=lambda outputs: loop.call_soon_threadsafe(self._tasks.deliver, outputs),
+            on_step=lambda outputs: loop.call_soon_threadsafe(self._tasks.deliver, outputs, self._engine.last_step),
         )
         self._grammars = Grammars(model.runner.vocab_size, GRAMMAR_LIMITS)
         self._adapters = Adapters(redis, heartbeat, model, self._engine)

@@ -27,7 +27,7 @@ from worker.engine.failure import Failure
 from worker.engine.grammar import Grammar, GrammarError, Grammars
 from worker.engine.prompt import Prompt
 from worker.engine.sequence import BASE
-from worker.engine.thread import EngineThread
+from worker.engine.thread import EngineThread, Step
 from worker.fingerprint import fingerprint
 from worker.lease import Claim, GivenUp
 from worker.models.family import Model
@@ -112,7 +112,7 @@ class ChatTask:
         self._record.close(self._outcome)
         logger.info("%s ended after %.2f s, attempt %d", self.job.id, time.monotonic() - began_s, self._claim.attempt)
 
-    def deliver(self, output: StepOutput) -> None:
+    def deliver(self, output: StepOutput, step: Step) -> None:
         """Take what one engine step produced for this job, unless it was claimed anew meanwhile."""
         _, run, index = ChoiceId.parse(output.sequence_id)
         if self._outbox.has_ended or (choices := self._choices) is None or choices.run != run:
@@ -127,7 +127,7 @@ class ChatTask:
         else:
             logprobs, held = choices.logprobs(output.scored), choices.logprobs(output.held)
             self._outbox.extend(index, output.text, output.token_ids, logprobs, held)
-            self._record.generate(len(output.token_ids))
+            self._record.generate(len(output.token_ids), step)
         if output.finish_reason is not None:
             self._finish_choice(choices, index, output.finish_reason)
         self._publisher.notify(self._outbox)
@@ -162,6 +162,7 @@ class ChatTask:
             self._outcome = FinishReason.CANCELLED
             return self._outbox.finish(FinishReason.CANCELLED, choices.usage)
         self._choices = choices
+        self._record.submit(choices)
         for sequence in choices.running:
             self._engine.submit(sequence)
         await self._ended.wait()
@@ -288,11 +289,11 @@ class Tasks:
         if self._tasks.get(task.job.id) is task:  # and not a later attempt's
             del self._tasks[task.job.id]
 
-    def deliver(self, outputs: list[StepOutput]) -> None:
+    def deliver(self, outputs: list[StepOutput], step: Step) -> None:
         """Hand each output of an engine step to its job."""
         for output in outputs:
             if (task := self._tasks.get(ChoiceId.parse(output.sequence_id).job_id)) is not None:
-                task.deliver(output)
+                task.deliver(output, step)
 
     def cancel(self, job_id: JobId) -> None:
         """Stop a job whose client left."""

@@ -86,15 +86,15 @@ def test_one_trace_goes_from_the_client_through_the_queue_to_the_engine(client, 
     headers = {"traceparent": f"00-{TRACE}-{CLIENTS_SPAN}-01"}
     answer = ask(client, "hi", extra_headers=headers, metadata={"chat": "7"}, user="somebody")
 
-    found = collector.wait_for(TRACE, 8)
+    found = collector.wait_for(TRACE, 9)
 
     services = {name: service for name, (service, _) in found.items()}
     gateways, workers = ("POST request", "enqueue"), ("chat", "queue wait", "prepare", "prefill", "decode", "publish")
-    assert services == dict.fromkeys(gateways, "baton-api") | dict.fromkeys(workers, "baton-worker")
+    assert services == dict.fromkeys(gateways, "baton-api") | dict.fromkeys((*workers, "engine step"), "baton-worker")
     spans = {name: span for name, (_, span) in found.items()}
     assert spans["POST request"].parent_span_id.hex() == CLIENTS_SPAN
     assert spans["enqueue"].parent_span_id == spans["chat"].parent_span_id == spans["POST request"].span_id
-    assert {spans[name].parent_span_id for name in workers[1:]} == {spans["chat"].span_id}
+    assert {spans[name].parent_span_id for name in (*workers[1:], "engine step")} == {spans["chat"].span_id}
     in_order = [(spans[name].start_time_unix_nano, spans[name].end_time_unix_nano) for name in workers[1:]]
     assert [end for _, end in in_order] == sorted(end for _, end in in_order)
     assert all(start <= end for start, end in in_order)
@@ -103,11 +103,31 @@ def test_one_trace_goes_from_the_client_through_the_queue_to_the_engine(client, 
     assert attributes(spans["decode"])["gen_ai.usage.output_tokens"] == answer.usage.completion_tokens
 
 
+def test_trace_of_a_long_answer_shows_few_of_its_steps_and_counts_them_all(client, collector):
+    trace = "3" * 32
+    options = {"max_tokens": 40, "extra_body": {"ignore_eos": True}}
+    answer = ask(client, "Count.", extra_headers={"traceparent": f"00-{trace}-{CLIENTS_SPAN}-01"}, **options)
+
+    spans = {name: span for name, (_, span) in collector.wait_for(trace, 9).items()}
+
+    steps = [span for _, span in collector.spans if (span.trace_id.hex(), span.name) == (trace, "engine step")]
+    assert [attributes(step)["baton.engine.step"] for step in steps] == [1, 2, 4, 8, 16, 32]
+    assert all(attributes(step)["baton.engine.batch_size"] == 1 for step in steps)
+    prefill, decode = attributes(spans["prefill"]), attributes(spans["decode"])
+    num_read = prefill["gen_ai.usage.input_tokens"] - prefill["gen_ai.usage.cache_read.input_tokens"]
+    assert prefill["gen_ai.usage.input_tokens"] == answer.usage.prompt_tokens
+    assert prefill["baton.engine.num_chunks"] == 1
+    assert attributes(steps[0])["baton.engine.num_read_tokens"] >= num_read - 1  # the last one is decoded
+    assert decode["baton.engine.num_steps"] == decode["gen_ai.usage.output_tokens"] == 40
+    assert spans["prefill"].start_time_unix_nano <= steps[0].start_time_unix_nano
+    assert [step.end_time_unix_nano for step in steps] == sorted(step.end_time_unix_nano for step in steps)
+
+
 def test_trace_that_its_client_does_not_sample_is_not_sampled(client, collector):
     unsampled = "1" * 32
     ask(client, "hi", extra_headers={"traceparent": f"00-{unsampled}-{CLIENTS_SPAN}-00"})
     ask(client, "hi", extra_headers={"traceparent": f"00-{'2' * 32}-{CLIENTS_SPAN}-01"})
-    collector.wait_for("2" * 32, 8)
+    collector.wait_for("2" * 32, 9)
 
     assert unsampled not in {span.trace_id.hex() for _, span in collector.spans}
 

@@ -52,6 +52,8 @@ class Sequence:
         self.constraint = constraint
         self.priority = priority
         self.num_cached_tokens = 0
+        self.num_chunks = 0
+        """Pieces that its prompt was read in so far."""
         self.token_ids: list[int] = []
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
+from typing import NamedTuple
 
 from worker.engine.engine import Engine, StepOutput
 from worker.engine.failure import EngineBroken, EngineHung
@@ -20,6 +21,17 @@ WATCH_INTERVAL_S = 1.0
 OnStep = Callable[[list[StepOutput]], object]
 
 
+class Step(NamedTuple):
+    """One step as it was."""
+
+    began_s: float
+    """In Unix time, as the end."""
+    ended_s: float
+    num_sequences: int
+    """Of which it said something."""
+    num_read_tokens: int
+
+
 class EngineThread:
     """Runs the engine while there is work and sleeps while there is none.
 
@@ -31,6 +43,8 @@ class EngineThread:
         self._engine = engine
         self._on_step = on_step
         self.ended: Future[None] = Future()
+        self.last_step = Step(0.0, 0.0, 0, 0)
+        """The one that `on_step` is called after."""
         self._inbox: SimpleQueue[Callable[[], StepOutput | None] | None] = SimpleQueue()
         self._step_began_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -88,9 +102,10 @@ class EngineThread:
 
     def _step_on(self) -> None:
         while self._obey():
-            self._step_began_s = time.monotonic()
+            began_s, self._step_began_s = time.time(), time.monotonic()
             outputs = self._engine.step()
             self._step_began_s = None
+            self.last_step = Step(began_s, time.time(), len(outputs), self._engine.num_just_read)
             if outputs:
                 self._on_step(outputs)
 
