@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 120.0
 STOP_GRACE_S = 45.0
 NUM_STREAMS = 6
-NUM_TOKENS = 60
+NUM_TOKENS = 150
 QUESTION = "one two three four five"
 
 
@@ -42,6 +42,10 @@ class Stack:
     def compose(self, *arguments: str) -> None:
         """Run one compose command."""
         subprocess.run([*self._compose, *arguments], env=self._environment, check=True)
+
+    def scale(self, num_workers: int) -> None:
+        """Have that many workers, and one of everything else."""
+        self.compose("up", "--detach", "--scale", f"worker={num_workers}")
 
     def containers(self, service: str = "") -> list[str]:
         """Return the running containers of a service, or of all."""
@@ -117,23 +121,39 @@ def ask_questions(stack: Stack) -> str:
     return expected
 
 
-def kill_one_worker(stack: Stack, expected: str) -> None:
-    """Kill a worker in the middle of several streams; the other one must go on with all of them."""
+def answers_while(stack: Stack, strike: Callable[[], object]) -> list[str]:
+    """Strike in the middle of several streams, and return what their clients have in the end."""
     streams = [stack.stream() for _ in range(NUM_STREAMS)]
     with ThreadPoolExecutor(NUM_STREAMS) as pool:
         beginnings = list(pool.map(lambda stream: next(stream) + next(stream) + next(stream), streams))
-        docker("kill", "--signal", "KILL", stack.containers("worker")[0])
-        rests = list(pool.map("".join, streams))
-    answers = [beginning + rest for beginning, rest in zip(beginnings, rests, strict=True)]
+        rests = [pool.submit("".join, stream) for stream in streams]
+        strike()
+        return [beginning + rest.result() for beginning, rest in zip(beginnings, rests, strict=True)]
+
+
+def scale_down(stack: Stack, expected: str) -> None:
+    """Take one of two workers away in the middle of several streams, and bring it back."""
+    answers = answers_while(stack, lambda: stack.scale(1))
+    expect(f"{NUM_STREAMS} streams outlast a scaling down", holds=answers == [expected] * NUM_STREAMS)
+    expect("one worker is left", holds=len(stack.containers("worker")) == 1)
+    stack.scale(2)
+    wait_until_healthy(stack)
+
+
+def kill_one_worker(stack: Stack, expected: str) -> None:
+    """Kill a worker in the middle of several streams; the other one must go on with all of them."""
+    answers = answers_while(stack, lambda: docker("kill", "--signal", "KILL", stack.containers("worker")[0]))
     expect(f"{NUM_STREAMS} streams outlive one of two workers", holds=answers == [expected] * NUM_STREAMS)
 
 
-def stop(stack: Stack) -> None:
-    """Take everything down, within the grace period."""
+def stop(stack: Stack, expected: str) -> None:
+    """Stop everything in the middle of several streams, within the grace period, and take it down."""
     started_s = time.monotonic()
-    stack.compose("down", "--volumes")
+    answers = answers_while(stack, lambda: stack.compose("stop"))
     took_s = time.monotonic() - started_s
+    expect(f"{NUM_STREAMS} streams end before what carries them stops", holds=answers == [expected] * NUM_STREAMS)
     expect(f"everything stops within the grace period ({took_s:.0f} s)", holds=took_s < STOP_GRACE_S)
+    stack.compose("down", "--volumes")
 
 
 def main() -> None:
@@ -144,12 +164,14 @@ def main() -> None:
         ensure_base_images()
         stack = Stack()
         try:
-            stack.compose("up", "--detach", "--build", "--scale", "worker=2")
+            stack.compose("build")
+            stack.scale(2)
             wait_until_healthy(stack)
             expect("two workers are registered", holds=len(stack.workers()) == 2)
             expected = ask_questions(stack)
+            scale_down(stack, expected)
             kill_one_worker(stack, expected)
-            stop(stack)
+            stop(stack, expected)
         except BaseException:
             stack.compose("logs", "--tail", "30")
             stack.compose("down", "--volumes")

@@ -69,12 +69,13 @@ class FragileRedis:
 class Sentinel:
     """Watches a master and replaces it by its replica; `redis-server` in its other mode."""
 
-    def __init__(self, directory, master_port: int) -> None:
+    def __init__(self, directory, master_port: int, masters_password: str, password: str) -> None:
         self.port = free_port()
         config = directory / "sentinel.conf"
         config.write_text(
             f"port {self.port}\nbind 127.0.0.1\nlogfile {directory}/sentinel.log\n"
-            f"sentinel monitor main 127.0.0.1 {master_port} 1\n"
+            f"requirepass {password}\nsentinel monitor main 127.0.0.1 {master_port} 1\n"
+            f"sentinel auth-pass main {masters_password}\n"
             "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
         )
         self._process = subprocess.Popen([redis_executable(), str(config), "--sentinel"], stdout=subprocess.DEVNULL)
