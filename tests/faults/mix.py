@@ -15,6 +15,7 @@ from worker.engine.draw import choice_seed
 from worker.engine.token import Token
 
 NUM_TOKENS = 70
+ANSWER_TIMEOUT_S = 90.0
 ALPHABETS = ("the quick fox", "žluťoučký kůň", "日本語の文字", "a🙂é日b", "0123456789")
 
 
@@ -177,9 +178,10 @@ class Listener:
 
     async def ask(self) -> Answer | Exception:
         try:
-            if isinstance(self._client, InferClient):
-                return await self._infer(self._client)
-            return await (self._follow() if self._question.is_streamed else self._wait())
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):  # keep-alives would keep a client waiting for ever
+                if isinstance(self._client, InferClient):
+                    return await self._infer(self._client)
+                return await (self._follow() if self._question.is_streamed else self._wait())
         except Exception as error:  # noqa: BLE001  whatever a client meets is an answer lost
             return error
 

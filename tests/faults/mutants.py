@@ -41,7 +41,7 @@ MUTANTS = (
         "worker/queue.py",
         "await asyncio.sleep(self._lease_s / 3)",
         "await asyncio.sleep(self._lease_s * 1000)",
-        "tests/faults/test_workers.py::test_worker_that[drains]",
+        "tests/worker/test_jobs.py::test_answer_that_takes_longer_than_three_leases_is_finished",
     ),
     Mutant(
         "fence",
@@ -55,13 +55,13 @@ MUTANTS = (
         "worker/queue.py",
         "            self._on_fenced(claim.job_id)\n            await asyncio.wait({earlier})\n",
         "            pass\n",
-        "tests/worker/test_jobs.py::test_hung_worker_that_finds_nobody_took_its_job_goes_on_with_it",
+        "tests/worker/test_jobs.py::test_worker_that_claims_its_own_job_again_ends_its_earlier_attempt_first",
     ),
     Mutant(
         "replay",
-        "worker/replay.py",
-        "entries = await redis.xrange(keys.log(job.id))",
-        "entries: list = []",
+        "worker/task.py",
+        "max_tokens, slot, replay.progress",
+        "max_tokens, slot, type(replay.progress)()",
         "tests/faults/test_workers.py::test_worker_that[is_killed]",
     ),
     Mutant(

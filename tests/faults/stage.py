@@ -21,11 +21,10 @@ from shared import keys
 from shared.address import open_pool
 from shared.fleet import WorkerState
 from tests.api.conftest import wait_for_port
-from tests.faults.mix import Answer, Listener, Question, Tally, mixed_load
+from tests.faults.mix import ANSWER_TIMEOUT_S, Answer, Listener, Question, Tally, mixed_load
 
 LEASE_S = 1.5
 START_TIMEOUT_S = 60.0
-ANSWER_TIMEOUT_S = 90.0
 
 Fault = Callable[["Stage", random.Random], Awaitable[None]]
 

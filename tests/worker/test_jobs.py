@@ -159,6 +159,17 @@ async def test_answer_of_a_dead_or_hung_worker_is_continued_by_another(redis, ur
     assert events[-1].usage == Usage(7, 100)
 
 
+async def test_answer_that_takes_longer_than_three_leases_is_finished(redis, url):
+    """Its worker renews them; a lease that runs out twice would fail it."""
+    with running_worker(url, "--fake_itl_ms", "10", "--lease_s", "0.7") as worker:
+        await ready_worker(redis, worker.pid)
+        async with Ear(redis) as ear:
+            await enqueue(redis, make_job("a b c", max_tokens=350))
+            events = await ear.hear("job-1")
+
+    assert isinstance(events[-1], Finished)
+
+
 async def test_hung_worker_that_wakes_up_late_is_fenced(redis, url):
     options = ("--fake_itl_ms", "10", "--lease_s", "0.6")
     with running_worker(url, *options) as first:
@@ -208,6 +219,27 @@ async def test_hung_worker_that_finds_nobody_took_its_job_goes_on_with_it(redis,
 
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert text_of(events) == " ".join("abc"[n % 3] for n in range(200))
+
+
+async def test_worker_that_claims_its_own_job_again_ends_its_earlier_attempt_first(redis, url):
+    """Which leaves both rows to others when the job is over."""
+    with running_worker(url, "--fake_itl_ms", "10", "--lease_s", "60", "--max_num_seqs", "2") as worker:
+        await ready_worker(redis, worker.pid)
+        async with Ear(redis) as ear:
+            await enqueue(redis, make_job("a b c", max_tokens=200))
+            await ear.hear("job-1", num_events=10)
+            await redis.zadd(keys.inflight("fake"), {"job-1": 1})  # the lease has run out long ago
+            await redis.rpush(keys.wake("fake"), 1)
+            events = await ear.hear("job-1")
+            await enqueue(redis, make_job("a b c", "long", max_tokens=3000))
+            await ear.hear("long", num_events=1)
+            await enqueue(redis, make_job("a b c", "short", max_tokens=3))
+            await ear.hear("short")
+
+    assert {event.attempt for event in events} == {1, 2}
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert text_of(events) == " ".join("abc"[n % 3] for n in range(200))
+    assert not isinstance(ear.events["long"][-1], Finished)
 
 
 @pytest.mark.parametrize("num_said", [0, 3])
