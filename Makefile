@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 TORCH := 2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults soak fuzz check bench bench-peers compose-test lock clean
+.PHONY: help demo test faults soak mutants fuzz check bench bench-peers compose-test lock clean
 
 BENCHMARKS := queue gateway engine price growth
 
@@ -24,6 +24,9 @@ faults: $(INSTALLED)  ## break everything twenty times under a mixed load, and s
 
 soak: $(INSTALLED)  ## ten minutes of one fault after another
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults/test_soak.py --soak_s 600
+
+mutants: $(INSTALLED)  ## switch each mechanism off, and see the test fail that shows it
+	$(BIN)/python -m tests.faults.mutants
 
 check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check

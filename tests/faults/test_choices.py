@@ -1,4 +1,4 @@
-"""Several choices with log-probabilities: a worker or Redis dies, and no client can tell."""
+"""Several choices with log-probabilities, penalties and a stop string: a worker dies, and no client can tell."""
 
 import concurrent.futures
 import threading
@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 
 from tests.acceptance.conftest import Stack
-from tests.faults.server import FragileRedis
 
 NUM_TOKENS = 70
 WORDS = "the quick brown fox jumps over the lazy dog and the cat sleeps"
@@ -27,19 +26,11 @@ WORKER = ("--model_type", "fake", "--fake_itl_ms", "15", "--max_num_seqs", "3")
 
 
 @pytest.fixture
-def redis_server(tmp_path):
-    server = FragileRedis(tmp_path)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def stack(redis_server):
+def stack(new_stack):
     """Three rows a worker: with two choices a request, some wait in the engine's line."""
-    stack = Stack(redis_server.url)
+    stack = new_stack()
     stack.start_gateway()
-    yield stack
-    stack.stop()
+    return stack
 
 
 def entry_of(scored):
@@ -104,18 +95,6 @@ def test_killed_worker_costs_no_choice_a_token_or_a_number(stack):
     assert answers_while(stack, fault, streamed, plain) == [expected] * 2
     assert [choice[1] for choice in stopped["choices"].values()] == [["stop"], ["length"]]
     assert answers_while(stack, fault, partial(streamed, stop=[stop])) == [stopped]
-
-
-def test_redis_that_forgot_the_job_gets_every_choice_back(stack, redis_server):
-    stack.start("worker", *WORKER)
-    stack.wait_for_models("fake")
-    expected = undisturbed(stack)
-
-    def fault():
-        redis_server.kill(loses_data=True)
-        redis_server.start()
-
-    assert answers_while(stack, fault, streamed, plain) == [expected] * 2
 
 
 def pieces(text: str) -> list[str]:
