@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 
 from redis.asyncio import Redis
 
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 MAX_LOST_WORKERS = 2
 """A job that took this many workers down, or broke the model this often, is not tried again."""
+MAX_EARLY_CANCELS = 1000
+"""Cancels that are remembered, of jobs that come after them or have ended before."""
 NO_MEMORY = (
     "The request needs more memory than the server's device has, even alone: "
     "shorten the conversation, send fewer or smaller media, or lower max_tokens."
@@ -276,6 +279,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tasks: dict[str, ChatTask] = {}
+        self._left: deque[JobId] = deque(maxlen=MAX_EARLY_CANCELS)
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -283,6 +287,8 @@ class Tasks:
     def add(self, task: ChatTask) -> None:
         """Take a job in."""
         self._tasks[task.job.id] = task
+        if task.job.id in self._left:
+            task.cancel()
 
     def remove(self, task: ChatTask) -> None:
         """Forget a job that ended."""
@@ -296,9 +302,11 @@ class Tasks:
                 task.deliver(output, step)
 
     def cancel(self, job_id: JobId) -> None:
-        """Stop a job whose client left."""
+        """Stop a job whose client left, even if it was claimed so lately that it comes after this."""
         if (task := self._tasks.get(job_id)) is not None:
             task.cancel()
+        else:
+            self._left.append(job_id)
 
     def fence(self, job_id: JobId) -> None:
         """Drop a job that somebody else holds."""

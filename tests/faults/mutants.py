@@ -79,6 +79,13 @@ MUTANTS = (
         "tests/worker/test_jobs.py::test_job_that_took_two_workers_down_is_failed",
     ),
     Mutant(
+        "early cancel",
+        "worker/task.py",
+        "            self._left.append(job_id)",
+        "            pass",
+        "tests/worker/test_jobs.py::test_cancel_that_comes_before_its_job_stops_it",
+    ),
+    Mutant(
         "watchdog of steps",
         "worker/main.py",
         "group.create_task(self._watch_steps(stop)),",
@@ -104,7 +111,7 @@ MUTANTS = (
         "api/registry.py",
         "if name not in stale_s and beat.stale_s > now}",
         "if False}",
-        "tests/faults/test_redis.py::test_new_questions_are_answered_while_redis_comes_back_empty",
+        "tests/faults/test_redis.py::test_gateway_knows_the_workers_that_redis_forgot",
     ),
     Mutant(
         "patience in connecting",

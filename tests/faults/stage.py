@@ -91,15 +91,13 @@ class Stage:
         self.workers.remove(victim)
         self.start_worker()
 
-    @contextlib.contextmanager
-    def hung_gateway(self) -> Iterator[None]:
+    def hung_gateway(self) -> contextlib.AbstractContextManager[None]:
         """Let the first gateway hang until this is left."""
-        gateway = next(iter(self.gateways.values()))
-        gateway.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            gateway.send_signal(signal.SIGCONT)
+        return _hung(next(iter(self.gateways.values())))
+
+    def hung_workers(self) -> contextlib.AbstractContextManager[None]:
+        """Let all workers hang until this is left."""
+        return _hung(*self.workers)
 
     @property
     def has_all_processes(self) -> bool:
@@ -202,6 +200,17 @@ class Stage:
         for process in self._started:
             process.kill()
             process.wait()
+
+
+@contextlib.contextmanager
+def _hung(*processes: subprocess.Popen[bytes]) -> Iterator[None]:
+    for process in processes:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGCONT)
 
 
 async def _ready_pids(redis: Redis) -> set[int]:

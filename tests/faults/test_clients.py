@@ -24,6 +24,8 @@ WORD = "x" * 20_000
 """What the loud model says a hundred times a second: more than any socket's buffers hold."""
 NUM_WORDS = 500
 MANY_WORDS = 2000
+UNHEARD_WORDS = 8000
+"""More than are said before a test gives up waiting."""
 STREAMS = [replace(question, is_streamed=True) for question in mixed_load()]
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER that ends a connection with a reset instead of a farewell."""
@@ -89,7 +91,7 @@ async def test_stream_waits_for_its_only_gateway_to_come_back(stage):
 @pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "plain"])
 @pytest.mark.parametrize("is_polite", [True, False], ids=["farewell", "reset"])
 async def test_client_that_leaves_stops_its_job(stage, redis, is_streamed, is_polite):
-    client = connect(stage, is_streamed=is_streamed)
+    client = connect(stage, is_streamed=is_streamed, num_words=UNHEARD_WORDS)
     await until(lambda: redis.zcard(keys.inflight("loud")), 1)
 
     if not is_polite:

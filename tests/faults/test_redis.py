@@ -2,11 +2,15 @@
 
 import asyncio
 import random
+import signal
 from dataclasses import replace
 
 import pytest
+from redis.asyncio import Redis
 
-from tests.faults.mix import mixed_load
+from api.registry import MAX_AGE_S
+from shared import keys
+from tests.faults.mix import Question, mixed_load
 from tests.faults.server import FragileRedis
 from tests.faults.stage import Stage
 
@@ -58,6 +62,38 @@ async def test_redis_that(stage, redis_server, fault, num_rounds, figures):
 
     assert stage.has_all_processes
     figures.add(f"a Redis {fault.__name__}", num_rounds, stage)
+
+
+async def test_gateway_knows_the_workers_that_redis_forgot(stage, redis_server):
+    question = Question("the quick fox", is_streamed=True, max_tokens=20)
+    assert await stage.ask(question) == question.expected
+
+    async with Redis.from_url(redis_server.url) as redis:
+        with stage.hung_workers():  # none of them says that it is there
+            await redis.flushall()
+            await asyncio.sleep(MAX_AGE_S)  # what the gateway read before is too old
+            asked = asyncio.create_task(stage.ask(question))
+            while not asked.done() and not await redis.keys(keys.payload("*")):
+                await asyncio.sleep(0.02)
+
+    assert await asked == question.expected
+
+
+async def test_worker_that_stops_is_known_to_be_gone_at_once(stage, redis_server):
+    """Unlike one that dies, which a gateway knows for as long as its last heartbeat holds."""
+    question = Question("the quick fox", is_streamed=True, max_tokens=20)
+    for worker in list(stage.workers):
+        worker.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(worker.wait)
+        stage.workers.remove(worker)
+    await asyncio.sleep(MAX_AGE_S)
+
+    refused = await stage.ask(question)
+
+    assert (refused.status_code, refused.code) == (503, "model_unavailable")
+    stage.start_worker()
+    stage.start_worker()
+    await stage.settle()
 
 
 @pytest.mark.timeout(1800)

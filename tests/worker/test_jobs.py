@@ -139,6 +139,19 @@ async def test_cancelled_job_stops_within_a_step_and_frees_its_slot(redis, url):
     assert len(events) < 50
 
 
+async def test_cancel_that_comes_before_its_job_stops_it(redis, url):
+    """As it does when a client leaves between the claim and the reading of the payload."""
+    with running_worker(url, "--fake_itl_ms", "10") as worker:
+        info = await ready_worker(redis, worker.pid)
+        async with Ear(redis) as ear:
+            await redis.publish(keys.cancel(info.id), "job-1")
+            await enqueue(redis, make_job("a b c", max_tokens=3000))
+            events = await ear.hear("job-1")
+
+    assert isinstance(events[-1], Finished)
+    assert events[-1].reason is FinishReason.CANCELLED
+
+
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
 async def test_answer_of_a_dead_or_hung_worker_is_continued_by_another(redis, url, signum):
     text, options = "a b c d e f g", ("--fake_itl_ms", "10", "--lease_s", "0.6")
