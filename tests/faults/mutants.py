@@ -158,8 +158,8 @@ MUTANTS = (
     Mutant(
         "resuming client",
         "baton/client/course.py",
-        "        if not self._last_event_id:  # nothing was heard",
-        "        if True:  # nothing was heard",
+        '        if not self._last_event_id:\n            return {"method": "POST"',
+        '        if True:\n            return {"method": "POST"',
         "tests/faults/test_clients.py::test_stream_whose_gateway",
     ),
 )
