@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.job import MediaKind
+from shared.tools import ToolFormat
 
 _PICTURES = (MediaKind.IMAGE,)
 _SOUND = (MediaKind.AUDIO,)
@@ -22,6 +23,18 @@ class Family(StrEnum):
     YI_VL = "yi_vl"
     GENERIC = "generic"
     FAKE = "fake"
+
+
+TOOL_FORMATS = {
+    Family.INTERNVL2: ToolFormat.HERMES,
+    Family.QWEN2_AUDIO: ToolFormat.HERMES,
+    Family.MINICPMV: ToolFormat.HERMES,
+    Family.QWEN_VL: ToolFormat.REACT,
+    Family.YI_VL: ToolFormat.REACT,
+    Family.GENERIC: ToolFormat.HERMES,
+    Family.FAKE: ToolFormat.HERMES,
+}
+"""How each family is told of tools, unless its operator says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import msgspec
 from shared.errors import ErrorCode
 from shared.job import JobId
 from shared.progress import TokenLogprob
+from shared.tools import Calling
 
 
 class FinishReason(StrEnum):
@@ -52,6 +53,8 @@ class Started(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
     num_choices: int = 1
     fingerprint: str = ""
     """What the answers of the worker that said it depend on, beside the request; empty if it doesn't know."""
+    calling: Calling | None = None
+    """How calls are read from the text, as the job has it."""
 
 
 class TextDelta(_Event, frozen=True, array_like=True, tag=True, kw_only=True):

@@ -5,6 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from shared.job import MediaKind, SamplingParams
+from shared.tools import ToolFormat
 
 ADAPTER_NAME = r"\w[\w.:/@+-]{0,127}"
 """What an adapter may be called: it is a model id, and the command line separates names by blanks."""
@@ -53,3 +54,5 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Adapters it was to load and can't, and why."""
     fingerprint: str = ""
     """What its answers depend on beside the requests, as a short name; empty while it loads."""
+    tool_format: ToolFormat | None = None
+    """How its model is told of tools; None refuses them."""

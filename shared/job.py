@@ -6,6 +6,7 @@ from typing import NewType
 import msgspec
 
 from shared.progress import Progress
+from shared.tools import Call, Calling, Tool
 
 JobId = NewType("JobId", str)
 
@@ -24,6 +25,8 @@ class Role(StrEnum):
     SYSTEM = "system"
     USER = "user"
     ASSISTANT = "assistant"
+    TOOL = "tool"
+    """A function that was called; only its result is said."""
 
 
 class TextPart(msgspec.Struct, frozen=True, tag="text"):
@@ -49,6 +52,10 @@ class Message(msgspec.Struct, frozen=True):
 
     role: Role
     parts: tuple[Part, ...]
+    calls: tuple[Call, ...] = ()
+    """What an assistant called after its words."""
+    call_id: str = ""
+    """Of the call that a tool answers."""
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +154,10 @@ class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """The W3C trace context of the request; None if nobody traces it."""
     log_ttl_s: int = 300
     """How long its events can still be read again once it has ended."""
+    tools: tuple[Tool, ...] = ()
+    """What the model may call."""
+    calling: Calling | None = None
+    """How calls are written in the prompt and read from the answer; None where there can be none."""
 
     @property
     def asked_model(self) -> str:

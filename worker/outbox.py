@@ -120,6 +120,7 @@ class Outbox:
             created_s=job.created_s,
             num_choices=job.n,
             fingerprint=fingerprint,
+            calling=job.calling,
         )
 
     def _next(self) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""Functions that a model may call: what the prompt says of them, and how a call is told in the model's own text."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class ToolFormat(StrEnum):
+    """How tools are told to a model, and how it says that it calls one."""
+
+    HERMES = "hermes"
+    """`<tool_call>` around a JSON object of name and arguments, as Qwen2.5 and its kin; any number of calls."""
+    REACT = "react"
+    """Lines of Thought, Action and Action Input, as Qwen-VL; the answer ends with its first call."""
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """One function, as its client describes it."""
+
+    name: str
+    description: str | None = None
+    parameters: str | None = None
+    """The JSON Schema of its arguments, as JSON; None if it takes none."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One call that an earlier answer made."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON, as far as the model that said it knew how."""
+
+
+class Calling(msgspec.Struct, frozen=True, array_like=True):
+    """How to find the calls in the text of an answer; with the format, all that a gateway needs that never saw the job."""
+
+    format: ToolFormat
+    names: tuple[str, ...] = ()
+    """Of the functions that may be called; none if the conversation only tells of earlier calls."""
+    is_named: bool = False
+    """Whether the client named the function to be called: the answer then ends with `stop`, as OpenAI's do."""
