@@ -24,6 +24,7 @@ from api.validation import (
     validate,
     with_grammar,
 )
+from api.tools import open_toolbox
 from api.visit import Visit
 from shared.errors import DeadlineExceeded
 from shared.job import MediaPart, Message
@@ -68,6 +69,7 @@ class Intake:
         sampling = validate(request, worker, self._settings.max_n)
         urgency = priority(request, caller)
         processor = processor_params(request, worker)
+        toolbox = open_toolbox(request, worker)
         turns = place_media(request)
         check_media(sources_of(turns), worker, self._settings.max_media)
         wish = find_wish(request)
@@ -78,7 +80,7 @@ class Intake:
         contents = await self._fetcher.fetch(sources_of(turns))
         stored = await self._store.put_all(contents.values(), created_s + limit_s)
         messages = _messages(turns, dict(zip(contents, stored, strict=True)))
-        job = chat_job(request, worker, self._gateway, messages, sampling, processor, created_s, limit_s)
+        job = chat_job(request, worker, self._gateway, messages, sampling, processor, created_s, limit_s, toolbox)
         job = msgspec.structs.replace(job, priority=urgency, key_name=caller.name, traceparent=visit.span.traceparent)
         return Order(job, tuple(contents.values()), caller, visit.span)
 
@@ -98,4 +100,6 @@ def _message(turn: Turn, sha256s: dict[str, str]) -> Message:
             MediaPart(part.kind, sha256s[part.address], part.param) if isinstance(part, MediaSource) else part
             for part in turn.parts
         ),
+        turn.calls,
+        turn.call_id,
     )

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from api.schema.request import (
+    AssistantMessage,
     AudioContent,
     ChatCompletionRequest,
     ChatMessage,
     ImageContent,
     InputAudioContent,
     TextContent,
+    ToolMessage,
     VideoContent,
 )
 from shared.errors import InvalidRequest
 from shared.job import MediaKind, Role, TextPart
+from shared.tools import Call
 
 _ROLES = {"developer": Role.SYSTEM}
 _TAGS = re.compile(r"<(?P<kind>img|video|audio)>(?P<address>[^<]+)</(?P=kind)>|<(?P<place>image|video|audio)>")
@@ -47,6 +50,8 @@ class Turn:
 
     role: Role
     parts: tuple[TextPart | MediaSource, ...]
+    calls: tuple[Call, ...] = ()
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ def place_media(request: ChatCompletionRequest) -> tuple[Turn, ...]:
     if front:
         drafts[_first_user(request, front[0])][:0] = front
     turns = tuple(
-        Turn(_role(message), tuple(_filled(draft, listed)))
+        Turn(_role(message), tuple(_filled(draft, listed)), _calls(message), getattr(message, "tool_call_id", ""))
         for message, draft in zip(request.messages, drafts, strict=True)
     )
     _refuse_foreign_media(turns)
@@ -85,17 +90,25 @@ def _role(message: ChatMessage) -> Role:
     return _ROLES.get(message.role) or Role(message.role)
 
 
+def _calls(message: ChatMessage) -> tuple[Call, ...]:
+    told = message.tool_calls or () if isinstance(message, AssistantMessage) else ()
+    return tuple(Call(call.id, call.function.name, call.function.arguments) for call in told)
+
+
 def _listed(request: ChatCompletionRequest, kind: MediaKind) -> deque[MediaSource]:
     name = _LISTS[kind]
     return deque(MediaSource(kind, a, f"{name}[{i}]") for i, a in enumerate(getattr(request, name) or ()))
 
 
 def _parts(message: ChatMessage, param: str) -> Iterator[_Part]:
-    for i, content in enumerate(message.content):
+    contents = message.content or []
+    for i, content in enumerate(contents):
         here = f"{param}[{i}]"
         match content:
+            case TextContent() if isinstance(message, ToolMessage):  # no person wrote it: a tag in it is text
+                yield TextPart(content.text)
             case TextContent():
-                yield from _split(content.text, param if len(message.content) == 1 else f"{here}.text")
+                yield from _split(content.text, param if len(contents) == 1 else f"{here}.text")
             case ImageContent():
                 yield MediaSource(MediaKind.IMAGE, content.image_url.url, f"{here}.image_url")
             case VideoContent():

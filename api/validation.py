@@ -9,9 +9,11 @@ from uuid import uuid4
 
 import msgspec
 
+from api.conversation import check_calls
 from api.keyring import Caller
 from api.media import MediaSource
 from api.schema.request import MAX_SEED, ChatCompletionRequest
+from api.tools import Toolbox
 from shared.errors import InvalidRequest, PermissionDenied
 from shared.fleet import WorkerInfo
 from shared.job import ChatJob, JobId, Message, ProcessorParams, SamplingParams
@@ -111,6 +113,7 @@ def chat_job(
     processor: ProcessorParams,
     created_s: float,
     timeout_s: float,
+    toolbox: Toolbox,
 ) -> ChatJob:
     """Name the job and fix its deadline; a model asked for by another name is an adapter of the one that serves."""
     return ChatJob(
@@ -124,6 +127,8 @@ def chat_job(
         created_s=created_s,
         deadline_s=created_s + timeout_s,
         adapter=None if request.model == worker.model else request.model,
+        tools=toolbox.tools,
+        calling=toolbox.calling,
     )
 
 
@@ -133,11 +138,12 @@ def _check_messages(request: ChatCompletionRequest) -> None:
     for i, message in enumerate(request.messages[1:], start=1):
         if message.role in {"system", "developer"}:
             raise InvalidRequest("Only the first message may be a system message.", param=f"messages[{i}].role")
-    if (role := request.messages[-1].role) != "user":
+    if (role := request.messages[-1].role) not in {"user", "tool"}:
         raise InvalidRequest(
-            f"The last message must be of role user, not {role}.",
+            f"The last message must be of role user or tool, not {role}.",
             param=f"messages[{len(request.messages) - 1}].role",
         )
+    check_calls(request.messages)
 
 
 def _check_stream_options(request: ChatCompletionRequest) -> None:

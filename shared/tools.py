@@ -33,7 +33,7 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Calling(msgspec.Struct, frozen=True, array_like=True):
-    """How to find the calls in the text of an answer; with the format, all that a gateway needs that never saw the job."""
+    """How to find the calls in an answer's text: all that a gateway needs to know that never saw the job."""
 
     format: ToolFormat
     names: tuple[str, ...] = ()

@@ -64,9 +64,9 @@ class HermesReader:
         """Find out whether what begins like a call is one."""
         if head := _HEAD.match(self._held):
             return self._begin(head) if head["name"] in self._names else self._no_call()
-        before, _, block = self._held.partition(BEGIN)
+        block = self._held.partition(BEGIN)[2]
         if not block.lstrip().startswith("{"):
-            return self._no_call() if is_last or not (block.isspace() or block == "") else None
+            return self._no_call() if is_last or block.strip() else None
         if (end := block.find(END)) < 0 and not is_last:
             return None
         body = block if end < 0 else block[:end]
@@ -81,7 +81,7 @@ class HermesReader:
         return self._said(self._held.find(BEGIN) + len(BEGIN))
 
     def _whole(self, body: str) -> list[Piece] | None:
-        """Read a call that is written in another order than models are told to, or with arguments that are no object."""
+        """Read a call whose parts stand in another order than models are told, or whose arguments are no object."""
         try:
             call = from_json(body)
         except ValueError:

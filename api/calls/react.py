@@ -1,7 +1,7 @@
 """Reads ReAct: `Thought: …`, `Action: name`, `Action Input: {…}`, and in the end `Final Answer: …`.
 
-As in the authors' own server (QwenLM/Qwen, openai_api.py of 2023) the thought before a call is what is said with it, and
-the thought before the final answer is left out. A text without these lines is an answer as it is.
+As in the authors' own server (QwenLM/Qwen, openai_api.py of 2023) the thought before a call is what is said with it,
+and the thought before the final answer is left out. A text without these lines is an answer as it is.
 """
 
 import re

@@ -21,7 +21,6 @@ REQUEST_FIELDS: Mapping[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "moderation": (),
     "num_beams": (1,),
-    "parallel_tool_calls": (True, False),
     "prediction": (),
     "prompt_cache_options": ({}, {"mode": "implicit"}),
     "prompt_cache_retention": ("in_memory",),
@@ -30,8 +29,6 @@ REQUEST_FIELDS: Mapping[str, tuple[object, ...]] = {
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
     "store": (False,),
-    "tool_choice": ("auto", "none"),
-    "tools": ([],),
     "use_beam_search": (False,),
     "verbosity": ("medium",),
     "web_search_options": (),
@@ -48,6 +45,19 @@ MESSAGE_FIELDS: Mapping[str, tuple[object, ...]] = {
 }
 """The same for one message; an answer of ours may be sent back as it came."""
 
+HONOURED = {"assistant": "tool_calls", "tool": "name"}
+"""Role → which of these fields has a meaning there."""
+REPLACEMENTS = {"functions": "tools", "function_call": "tool_choice or tool_calls"}
+"""Deprecated field → the one that has taken its place."""
+
+
+def neutral_fields(message: Mapping[str, Any]) -> Mapping[str, tuple[object, ...]]:
+    """Return the fields that ask for nothing in this message."""
+    honoured = HONOURED.get(str(message.get("role")), "")
+    if message.get(honoured) in (None, []):
+        return MESSAGE_FIELDS
+    return {name: values for name, values in MESSAGE_FIELDS.items() if name != honoured}
+
 
 def without_neutral(fields: dict[str, Any], known: Mapping[str, tuple[object, ...]], where: str = "") -> dict[str, Any]:
     """Return the fields that are left to be honoured; raise InvalidRequest for one that can't be."""
@@ -57,10 +67,12 @@ def without_neutral(fields: dict[str, Any], known: Mapping[str, tuple[object, ..
             kept[name] = value
         elif value is not None and not any(type(value) is type(other) and value == other for other in known[name]):
             raise InvalidRequest(
-                f"{where}{name} is not supported by this server{_way_out(known[name])}.", param=where + name
+                f"{where}{name} is not supported by this server{_way_out(name, known[name])}.", param=where + name
             )
     return kept
 
 
-def _way_out(values: tuple[object, ...]) -> str:
+def _way_out(name: str, values: tuple[object, ...]) -> str:
+    if name in REPLACEMENTS:
+        return f"; send {REPLACEMENTS[name]} instead"
     return f"; leave it out or send {json.dumps(values[0])}" if values else "; leave it out"

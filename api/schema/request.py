@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
-from api.schema.neutral import MESSAGE_FIELDS, REQUEST_FIELDS, without_neutral
+from api.schema.neutral import REQUEST_FIELDS, neutral_fields, without_neutral
 from api.schema.strict import Schema as Schema  # the bodies of other routes take it from here
 from api.schema.structure import ResponseFormat, StructuredOutputs
+from api.schema.tool import MAX_CALLS, MAX_ID_LENGTH, MAX_TOOLS, FunctionTool, ToolCall, ToolChoice
 from shared.errors import InvalidRequest
 
 MAX_INT = 2**31 - 1
@@ -114,11 +115,35 @@ TemplateVariables: TypeAlias = Annotated[
 ]
 
 
-class ChatMessage(Schema):
+Contents: TypeAlias = Annotated[list[Content], BeforeValidator(_as_parts, json_schema_input_type=str | list[Content])]
+
+
+class SpokenMessage(Schema):
     """One turn; content given as a string is one text part."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[Content], BeforeValidator(_as_parts, json_schema_input_type=str | list[Content])]
+    role: Literal["system", "developer", "user"]
+    content: Contents
+
+
+class AssistantMessage(Schema):
+    """An earlier answer: its words, its calls, or both."""
+
+    role: Literal["assistant"]
+    content: Contents | None = None
+    tool_calls: list[ToolCall] | None = Field(None, min_length=1, max_length=MAX_CALLS)
+
+
+class ToolMessage(Schema):
+    """What a call returned; it follows the answer that called."""
+
+    role: Literal["tool"]
+    content: Annotated[list[TextContent], BeforeValidator(_as_parts, json_schema_input_type=str | list[TextContent])]
+    tool_call_id: str = Field(max_length=MAX_ID_LENGTH)
+    name: str | None = None
+    """The function's, if it is said again."""
+
+
+ChatMessage: TypeAlias = Annotated[SpokenMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
 
 
 class MmProcessorKwargs(Schema):
@@ -177,6 +202,9 @@ class ChatCompletionRequest(Schema):
     mm_processor_kwargs: MmProcessorKwargs | None = None
     chat_template_kwargs: TemplateVariables | None = None
     """Variables of the chat template, by vLLM's name, for models whose prompts are written by one."""
+    tools: list[FunctionTool] | None = Field(None, max_length=MAX_TOOLS)
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
     timeout: float | None = Field(None, gt=0)
     """Seconds from acceptance to the last token."""
     priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
@@ -226,7 +254,9 @@ def _without_best_of_all(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain_message(message: Any, index: int) -> Any:
-    return without_neutral(message, MESSAGE_FIELDS, f"messages[{index}].") if isinstance(message, dict) else message
+    if not isinstance(message, dict):
+        return message
+    return without_neutral(message, neutral_fields(message), f"messages[{index}].")
 
 
 def _explain(error: ErrorDetails, fields: dict[str, Any]) -> InvalidRequest:
@@ -236,7 +266,7 @@ def _explain(error: ErrorDetails, fields: dict[str, Any]) -> InvalidRequest:
             return InvalidRequest(f"Unknown field: {param}.", param=param)
         case "missing":
             return InvalidRequest(f"Missing field: {param}.", param=param)
-        case "model_type":
+        case "model_type" | "model_attributes_type":
             return InvalidRequest(f"Invalid {param}: must be an object.", param=param)
         case _:
             return InvalidRequest(f"Invalid {param}: {error['msg'][:MAX_MESSAGE_LENGTH]}.", param=param)
