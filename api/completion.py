@@ -7,6 +7,8 @@ from typing import Any, Self, assert_never
 
 import msgspec
 
+from api.calls.message import delta_of, whole_message
+from api.calls.reply import Addition, Replies
 from api.errors import error_body
 from api.schema import response as schema
 from shared.errors import JobError, StreamInterrupted, job_error
@@ -30,12 +32,13 @@ class _Answer:
     logprobs: list[TokenLogprob] = field(default_factory=list)
     reason: FinishReason = FinishReason.STOP
 
-    def choice(self, index: int, *, has_logprobs: bool) -> schema.Choice:
+    def choice(self, index: int, replies: Replies | None, *, has_logprobs: bool) -> schema.Choice:
+        text = "".join(self.text)
         return schema.Choice(
             index=index,
-            message=schema.AnswerMessage(content="".join(self.text)),
+            message=schema.AnswerMessage(content=text) if replies is None else whole_message(replies, index, text),
             logprobs=_logprobs(self.logprobs) if has_logprobs else None,
-            finish_reason=self.reason,
+            finish_reason=self.reason if replies is None else replies.end_reason(index, self.reason),
         )
 
 
@@ -101,7 +104,16 @@ class ChunkWriter:
     choice which event its client has, as `12` or, with two choices, `12,9`; `delivered` is where to go on from.
     """
 
-    def __init__(self, heading: Heading, delivered: Sequence[int] = (0,), *, includes_usage: bool) -> None:
+    def __init__(
+        self,
+        heading: Heading,
+        delivered: Sequence[int] = (0,),
+        *,
+        includes_usage: bool,
+        replies: Replies | None = None,
+    ) -> None:
+        """With `replies` there may be calls in the answer, and it has to be written from its first event on."""
+        self._replies = replies
         self._delivered = [*delivered]
         self._includes_usage = includes_usage
         self._head(heading)
@@ -127,6 +139,8 @@ class ChunkWriter:
 
     def _delta(self, event: TextDelta) -> bytes:
         index = event.index
+        if self._replies is not None:
+            return self._delta_of_reply(event, self._replies.read(index, event.text))
         if event.seq <= self._delivered[index] or not (event.text or event.logprobs):
             return b""
         if event.logprobs:
@@ -134,6 +148,14 @@ class ChunkWriter:
             return self._framed(event.seq, schema.ChunkChoice(index=index, delta=delta, logprobs=logprobs))
         head, tail = self._borders[index]
         return b"%b%b%b%b" % (self._id(event.seq, index), head, _json(event.text), tail)
+
+    def _delta_of_reply(self, event: TextDelta, addition: Addition) -> bytes:
+        """One chunk, however much it adds: two of one id could not be told apart by who goes on with the stream."""
+        if event.seq <= self._delivered[event.index] or not (addition or event.logprobs):
+            return b""
+        logprobs = _logprobs(event.logprobs) if event.logprobs else None
+        choice = schema.ChunkChoice(index=event.index, delta=delta_of(addition), logprobs=logprobs)
+        return self._framed(event.seq, choice)
 
     def _start(self, event: Started) -> bytes:
         self._head(replace(self._heading, fingerprint=event.fingerprint or None))
@@ -151,8 +173,11 @@ class ChunkWriter:
     def _end(self, event: ChoiceFinished | Finished) -> bytes:
         if event.seq <= self._delivered[event.index]:
             return b""
-        delta = schema.Delta()
-        return self._framed(event.seq, schema.ChunkChoice(index=event.index, delta=delta, finish_reason=event.reason))
+        choice = schema.ChunkChoice(index=event.index, delta=schema.Delta(), finish_reason=event.reason)
+        if self._replies is not None:
+            choice.delta = delta_of(self._replies.finish(event.index))
+            choice.finish_reason = self._replies.end_reason(event.index, event.reason)
+        return self._framed(event.seq, choice)
 
     def _last_frames(self, event: Finished) -> bytes:
         if event.reason is FinishReason.CANCELLED:
@@ -193,12 +218,13 @@ def _completion(
     if event.reason is FinishReason.CANCELLED:
         raise _cancelled()
     has_logprobs = job.sampling.num_logprobs is not None
+    replies = Replies.of(job.id, job.calling)
     return schema.ChatCompletion(
         id=heading.id,
         created=heading.created,
         model=heading.model,
         system_fingerprint=heading.fingerprint,
-        choices=[answers[index].choice(index, has_logprobs=has_logprobs) for index in range(job.n)],
+        choices=[answers[index].choice(index, replies, has_logprobs=has_logprobs) for index in range(job.n)],
         usage=_usage(event.usage),
     )
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from api.calls.hermes import HermesReader
 from api.calls.piece import Arguments, CallBegun, Piece, Reader, Words
@@ -17,8 +17,8 @@ READERS: Mapping[ToolFormat, type[HermesReader] | type[ReactReader]] = {
     ToolFormat.HERMES: HermesReader,
     ToolFormat.REACT: ReactReader,
 }
-TOOL_CALLS: Literal["tool_calls"] = "tool_calls"
-"""Why an answer ended that calls something."""
+EndReason: TypeAlias = FinishReason | Literal["tool_calls"]
+"""What ends with calls doesn't end otherwise for the model, but it does for its client."""
 
 
 @dataclass(slots=True)
@@ -39,6 +39,9 @@ class Addition:
 
     content: str = ""
     calls: list[CallPart] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.content or self.calls)
 
 
 class _Choice:
@@ -69,10 +72,10 @@ class Replies:
         """Return what was held back of a choice that is complete."""
         return self._added(index, self._choices[index].reader.finish())
 
-    def finish_reason(self, index: int, reason: FinishReason) -> FinishReason | Literal["tool_calls"]:
+    def end_reason(self, index: int, reason: FinishReason) -> EndReason:
         """Return why a choice ended: a call is a reason, except where the client named the function."""
         has_called = self._choices[index].num_calls > 0
-        return TOOL_CALLS if has_called and reason is FinishReason.STOP and not self._is_named else reason
+        return "tool_calls" if has_called and reason is FinishReason.STOP and not self._is_named else reason
 
     def _added(self, index: int, pieces: Iterable[Piece]) -> Addition:
         addition, choice = Addition(), self._choices[index]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from api.calls.reply import Replies
 from api.completion import ChunkWriter, Heading, failure, fold
 from api.document import error_responses, json_body
 from api.gateway import Gateway, gateway_of
@@ -76,6 +77,7 @@ async def _streamed(gateway: Gateway, order: Order, asked: ChatCompletionRequest
         await batches.aclose()
         raise failure(first[0])
     includes_usage = asked.stream_options is not None and asked.stream_options.include_usage
-    writer = ChunkWriter(Heading.of(order.job), (0,) * order.job.n, includes_usage=includes_usage)
+    replies = Replies.of(order.job.id, order.job.calling)
+    writer = ChunkWriter(Heading.of(order.job), (0,) * order.job.n, includes_usage=includes_usage, replies=replies)
     ahead = partial(gateway.positions.ahead, order.job.id)
     return ChatStream(writer, first, batches, gateway.settings.keep_alive_s, ahead)

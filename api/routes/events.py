@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Request, Response
 from sse_starlette import EventSourceResponse
 
+from api.calls.reply import Replies
 from api.completion import ChunkWriter, Heading
 from api.document import error_responses
 from api.gateway import Gateway, gateway_of
@@ -42,8 +43,9 @@ async def _resumed(
     delivered = delivered or (0,) * started.num_choices
     if len(delivered) != started.num_choices:
         raise _not_an_id()
-    events = gateway.answers.follow(job_id, min(delivered))
-    writer = ChunkWriter(Heading.said(started), delivered, includes_usage=includes_usage)
+    replies = Replies.of(job_id, started.calling)
+    events = gateway.answers.follow(job_id, min(delivered) if replies is None else 0)
+    writer = ChunkWriter(Heading.said(started), delivered, includes_usage=includes_usage, replies=replies)
     return ChatStream(writer, [], events, gateway.settings.keep_alive_s)
 
 

@@ -41,11 +41,27 @@ class Usage(BaseModel):
     completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
 
 
+class CalledFunction(BaseModel):
+    """What is called, and with what: JSON as the model said it."""
+
+    name: str
+    arguments: str
+
+
+class AnswerCall(BaseModel):
+    """One call of a tool."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class AnswerMessage(BaseModel):
-    """The whole answer."""
+    """The whole answer; content is null where it is calls only."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
+    tool_calls: list[AnswerCall] | None = Field(None, exclude_if=_is_none)
     refusal: None = None
     annotations: list[str] = Field([], max_length=0)
 
@@ -77,7 +93,7 @@ class Choice(BaseModel):
     index: int
     message: AnswerMessage
     logprobs: Logprobs | None = None
-    finish_reason: FinishReason
+    finish_reason: FinishReason | Literal["tool_calls"]
 
 
 class ChatCompletion(BaseModel):
@@ -94,11 +110,28 @@ class ChatCompletion(BaseModel):
     usage: Usage
 
 
+class FunctionPart(BaseModel):
+    """The name where a call begins, and the next part of its arguments."""
+
+    name: str | None = Field(None, exclude_if=_is_none)
+    arguments: str
+
+
+class CallDelta(BaseModel):
+    """What a chunk adds to one call; id and type stand where it begins."""
+
+    index: int
+    id: str | None = Field(None, exclude_if=_is_none)
+    type: Literal["function"] | None = Field(None, exclude_if=_is_none)
+    function: FunctionPart
+
+
 class Delta(BaseModel):
     """What a chunk adds; the role stands in the first chunk only."""
 
     role: Literal["assistant"] | None = Field(None, exclude_if=_is_none)
     content: str | None = Field(None, exclude_if=_is_none)
+    tool_calls: list[CallDelta] | None = Field(None, exclude_if=_is_none)
 
 
 class ChunkChoice(BaseModel):
@@ -107,7 +140,7 @@ class ChunkChoice(BaseModel):
     index: int
     delta: Delta
     logprobs: Logprobs | None = None
-    finish_reason: FinishReason | None = None
+    finish_reason: FinishReason | Literal["tool_calls"] | None = None
 
 
 class ChatCompletionChunk(BaseModel):
