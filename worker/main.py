@@ -249,6 +249,7 @@ def _introduce(settings: WorkerSettings, worker_id: str) -> WorkerInfo:
         state=WorkerState.LOADING,
         slots=settings.max_num_seqs,
         started_s=time.time(),
+        tool_format=settings.tool_format(model_type.family),
     )
 
 

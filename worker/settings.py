@@ -5,7 +5,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from shared.catalogue import TOOL_FORMATS, Family
 from shared.settings import Named, Settings
+from shared.tools import ToolFormat
 from worker.prepare.limits import DecoderLimits, MediaLimits
 
 MEDIA, DECODERS = MediaLimits(), DecoderLimits()
@@ -58,6 +60,9 @@ class WorkerSettings(Settings):
     decode_memory_bytes: int = Field(
         DECODERS.decode_memory_bytes, ge=2**29, description="Most memory of a process that decodes."
     )
+    tool_call_parser: Literal["auto", "hermes", "react", "none"] = Field(
+        "auto", description="How tools are told and calls are read; auto is the model's own way, none refuses tools."
+    )
     drain_timeout_s: float = Field(30.0, ge=0, description="After SIGTERM, running answers may take this long to end.")
     fake_ttft_ms: float = Field(0.0, ge=0, description="The fake model's time to its first token.")
     fake_itl_ms: float = Field(0.0, ge=0, description="The fake model's time between tokens.")
@@ -76,6 +81,16 @@ class WorkerSettings(Settings):
                 f"{self.max_num_seqs} running sequences: set it above --max_num_seqs"
             )
         return self
+
+    def tool_format(self, family: Family) -> ToolFormat | None:
+        """How a model of this family is told of tools; None refuses them."""
+        match self.tool_call_parser:
+            case "auto":
+                return TOOL_FORMATS[family]
+            case "none":
+                return None
+            case name:
+                return ToolFormat(name)
 
     @property
     def media_limits(self) -> MediaLimits:

@@ -22,6 +22,7 @@ from shared.errors import (
 from shared.events import FinishReason
 from shared.job import ChatJob, JobId, MediaPart, Message, Role, TextPart
 from worker.adapters import Adapter, Adapters
+from worker.calls.prompt import prepare
 from worker.choices import ChoiceId, Choices
 from worker.engine.engine import StepOutput
 from worker.engine.failure import Failure
@@ -194,7 +195,7 @@ class ChatTask:
 
     def _render(self, messages: tuple[Message, ...], media: dict[MediaPart, bytes]) -> Prompt:
         with one_request():
-            return self._model.prepare(messages, media, self.job.processor)
+            return prepare(self._model, self.job, messages, media)
 
     async def _load_media(self) -> dict[MediaPart, bytes]:
         parts = [part for message in self.job.messages for part in message.parts if isinstance(part, MediaPart)]

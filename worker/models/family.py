@@ -25,6 +25,10 @@ class ModelFacts:
     """As `cpu` or `cuda:0 (NVIDIA H200)`."""
     max_num_seqs: int | None = None
     """Most sequences that run at once whatever the operator sets; None is any number."""
+    system: str | None = None
+    """What a conversation begins with where nobody says a system text; None if with none."""
+    has_system: bool = True
+    """Whether every prompt has a place for a system text; a foreign template may have none."""
     digest: str = ""
     """A hash of the checkpoint; empty if there is none."""
 

@@ -17,9 +17,10 @@ from transformers import AutoProcessor
 from shared.catalogue import MODEL_TYPES
 from shared.errors import InvalidRequest
 from shared.job import AS_TRAINED, MediaPart, Message, Part, ProcessorParams, Role, TextPart
+from shared.tools import Tool, ToolFormat
 from worker.checkpoint import check_context, locate, read_sampling
 from worker.engine.alone import AloneRunner
-from worker.engine.prompt import Prompt
+from worker.engine.prompt import Prompt, Tokenizer
 from worker.engine.runner import Runner
 from worker.engine.torch_runner import TorchRunner
 from worker.models.adapter import read_adapter
@@ -29,11 +30,13 @@ from worker.models.generic_media import Medium, Wishes, decode, modalities, read
 from worker.models.generic_network import load_network, read_architecture
 from worker.models.generic_pieces import count_media, find_pieces
 from worker.models.generic_text import Escaper
+from worker.models.generic_tools import call_fields, find_format, showing_calls, told
 from worker.models.generic_variables import read_variables
 from worker.models.memory import start_runner
 from worker.models.piece import bytes_of, spells_bytes
 from worker.models.timebox import OutOfTime, timebox
 from worker.models.tuned import merge_changes
+from worker.models.turn import split_open
 from worker.models.weights import open_adapter
 from worker.settings import WorkerSettings
 
@@ -82,6 +85,10 @@ class Generic:
     tokenizer: Any
     escaper: Escaper
     decoder: AnswerTokenizer
+    call_decoder: Tokenizer
+    """The same, for answers with calls in them."""
+    template_format: ToolFormat | None
+    """How the template tells of tools; None if it doesn't."""
     stop_token_ids: frozenset[int]
     counts_prompt: bool
     """Whether `generate()` would let the repetition penalty count the prompt; an encoder's it doesn't."""
@@ -100,6 +107,27 @@ class Generic:
         processor: ProcessorParams = AS_TRAINED,
     ) -> Prompt:
         """Render the conversation by the checkpoint's template; raises InvalidRequest if that refuses it."""
+        return self._prompt(self._prepare(messages, media, processor, {}), self.decoder)
+
+    def prepare_with_tools(
+        self,
+        messages: tuple[Message, ...],
+        media: dict[MediaPart, bytes],
+        processor: ProcessorParams,
+        tools: tuple[Tool, ...],
+    ) -> Prompt:
+        """Render a conversation with tools by the checkpoint's template, which knows some."""
+        with self.lock:
+            given = {"tools": told(tools, self.escaper)} if tools else {}
+        return self._prompt(self._prepare(messages, media, processor, given), self.call_decoder)
+
+    def _prepare(
+        self,
+        messages: tuple[Message, ...],
+        media: dict[MediaPart, bytes],
+        processor: ProcessorParams,
+        more: Mapping[str, Any],
+    ) -> dict[str, Any]:
         if self.system is not None and messages[0].role is not Role.SYSTEM:
             messages = (Message(Role.SYSTEM, (TextPart(self.system),)), *messages)
         wishes = read_wishes(self.processor, processor)
@@ -107,18 +135,19 @@ class Generic:
         with self.lock:
             asked = processor.chat_template_kwargs or {}
             variables = read_variables(self.processor, self.tokenizer, asked, self.escaper)
-            inputs = self._render(messages, decoded, wishes, variables)
-        return self._prompt(inputs)
+            return self._render(messages, decoded, wishes, {**variables, **more})
 
     def _render(
         self, messages: tuple[Message, ...], media: Media, wishes: Wishes, variables: Mapping[str, Any]
     ) -> dict[str, Any]:
-        turns = [{"role": str(message.role), "content": self._content(message, media)} for message in messages]
+        turns = self._turns(messages, media)
         clips = [medium.metadata for medium in _in_order(messages, media) if medium.metadata]
         options = {"video_metadata": clips, "do_sample_frames": False} if clips else {}
         if wishes.size is not None:
             options["images_kwargs"] = {"size": wishes.size}
         given = {"processor_kwargs": options} if options else {}
+        is_open = split_open(messages)[1] is not None
+        variables = {"add_generation_prompt": not is_open, "continue_final_message": is_open, **variables}
         self._check_rendering(turns, variables)
         try:
             inputs = self.processor.apply_chat_template(
@@ -126,7 +155,6 @@ class Generic:
                 tokenize=True,
                 return_dict=True,
                 return_tensors="pt",
-                add_generation_prompt=True,
                 **given,
                 **variables,
             )
@@ -138,9 +166,7 @@ class Generic:
         """Write the prompt's text once within limits: a template is a program of its checkpoint's."""
         try:
             with timebox(MAX_TEMPLATE_S):
-                text = self.processor.apply_chat_template(
-                    turns, tokenize=False, add_generation_prompt=True, **variables
-                )
+                text = self.processor.apply_chat_template(turns, tokenize=False, **variables)
         except OutOfTime:
             raise InvalidRequest(
                 f"the model's template takes longer than {MAX_TEMPLATE_S:g} s over this conversation", param="messages"
@@ -151,6 +177,14 @@ class Generic:
             raise InvalidRequest(
                 f"the prompt is longer than {MAX_TEXT_LENGTH} characters; shorten the conversation", param="messages"
             )
+
+    def _turns(self, messages: tuple[Message, ...], media: Media) -> list[dict[str, Any]]:
+        names: dict[str, str] = {}
+        return [
+            {"role": str(message.role), "content": self._content(message, media)}
+            | call_fields(message, self.escaper, names)
+            for message in messages
+        ]
 
     def _content(self, message: Message, media: Media) -> str | list[dict[str, Any]]:
         is_own = message.role is Role.ASSISTANT
@@ -163,7 +197,7 @@ class Generic:
             return {"type": "text", "text": self.escaper.escape(part.text, is_own=is_own)}
         return {"type": str(part.kind), str(part.kind): media[part].content}
 
-    def _prompt(self, inputs: dict[str, Any]) -> Prompt:
+    def _prompt(self, inputs: dict[str, Any], decoder: Tokenizer) -> Prompt:
         marked = inputs.pop("input_ids")  # [1, tokens]
         kept = marked[0] != self.escaper.mark_id
         token_ids = marked[0][kept].tolist()
@@ -171,7 +205,7 @@ class Generic:
         features = {name: self._cast(feature) for name, feature in inputs.items()}
         return Prompt(
             token_ids=tuple(token_ids),
-            tokenizer=self.decoder,
+            tokenizer=decoder,
             stop_token_ids=self.stop_token_ids,
             features=features,
             token_features=per_token,
@@ -215,6 +249,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
         merge_changes(model, changes, str(checkpoint.adapter))
     obstacle = architecture.obstacle
     runner = _start(model, obstacle, settings, context, report)
+    decoder = AnswerTokenizer(deepcopy(tokenizer))  # the engine's thread reads while others write
     return Generic(
         facts=ModelFacts(
             modalities=modalities(processor),
@@ -222,13 +257,16 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
             sampling=read_sampling(checkpoint.directory),
             device=describe(device),
             digest=checkpoint.digest,
+            has_system=False,
             max_num_seqs=None if obstacle is None else 1,
         ),
         runner=runner,
         processor=processor,
         tokenizer=tokenizer,
         escaper=Escaper(tokenizer, str(processor.chat_template), _placeholders(processor)),
-        decoder=AnswerTokenizer(deepcopy(tokenizer)),  # the engine's thread reads while others write
+        decoder=decoder,
+        call_decoder=showing_calls(decoder, tokenizer),
+        template_format=find_format(processor),
         stop_token_ids=_stop_token_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
         counts_prompt=not model.config.is_encoder_decoder,
         config=model.config,

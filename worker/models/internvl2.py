@@ -23,6 +23,7 @@ from worker.models.internvl2_weights import build_model, translate_config
 from worker.models.memory import start_runner
 from worker.models.refusal import check_room, check_turn
 from worker.models.tokenizer import read_vocabulary
+from worker.models.turn import split_open
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
 from worker.settings import WorkerSettings
@@ -53,11 +54,12 @@ def _phi3(role: Role) -> list[Segment]:
     return [Control(f"<|{role}|>"), "\n"]
 
 
-_CHATML = Template({role: _chatml(role) for role in Role}, Control("<|im_end|>"))
+_SPEAKERS = (Role.SYSTEM, Role.USER, Role.ASSISTANT)
+_CHATML = Template({role: _chatml(role) for role in _SPEAKERS}, Control("<|im_end|>"))
 TEMPLATES = {
     "internlm2-chat": _CHATML,
     "Hermes-2": _CHATML,
-    "phi3-chat": Template({role: _phi3(role) for role in Role}, Control("<|end|>")),
+    "phi3-chat": Template({role: _phi3(role) for role in _SPEAKERS}, Control("<|end|>")),
 }
 """By the `template` of config.json, as in the authors' conversation.py of 2024."""
 
@@ -118,6 +120,7 @@ class InternVL2:
         return self.vocabulary.render(self._segments(messages, counts), escapes=escapes)
 
     def _segments(self, messages: Sequence[Message], counts: Mapping[MediaPart, Sequence[int]]) -> Iterator[Segment]:
+        messages, begun = split_open(messages)
         yield from self.vocabulary.bos
         if messages[0].role is not Role.SYSTEM:
             messages = [Message(Role.SYSTEM, (TextPart(self.system),)), *messages]
@@ -128,6 +131,8 @@ class InternVL2:
             if any(body) or message.role is Role.SYSTEM:  # another turn without content is its header alone
                 yield from (*body, self.template.end)
         yield from self.template.headers[Role.ASSISTANT]
+        for part in begun.parts if begun is not None else ():
+            yield from self._part(part, counts)
 
     def _part(self, part: Part, counts: Mapping[MediaPart, Sequence[int]]) -> Iterator[Segment]:
         if isinstance(part, TextPart):
@@ -182,6 +187,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:
             sampling=read_sampling(checkpoint.directory),
             device=describe(device),
             digest=checkpoint.digest,
+            system=checkpoint.system or SYSTEM,
         ),
         runner=runner,
         vocabulary=vocabulary,

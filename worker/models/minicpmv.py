@@ -147,6 +147,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> MiniCPMV:
             sampling=read_sampling(checkpoint.directory),
             device=describe(device),
             digest=checkpoint.digest,
+            system=checkpoint.system or dialect.system,
         ),
         runner=runner,
         vocabulary=vocabulary,

@@ -6,6 +6,7 @@ from itertools import count
 
 from shared.job import MediaPart, Message, Part, Role, TextPart
 from worker.models.refusal import check_turn
+from worker.models.turn import split_open
 from worker.models.vocabulary import Control, Segment, Vocabulary
 
 PLACEHOLDER = Control("<unk>")
@@ -92,6 +93,7 @@ class Writer:
     ) -> Iterator[Segment]:
         """Yield the prompt; `grids` has each medium's pictures, and `numbered` gives each an image id."""
         numbers = count() if numbered else None
+        messages, begun = split_open(messages)
         yield from self.dialect.begin
         if self.system is not None and messages[0].role is not Role.SYSTEM:
             messages = [Message(Role.SYSTEM, (TextPart(self.system),)), *messages]
@@ -102,6 +104,7 @@ class Writer:
             yield from _stripped(body) if self.dialect.strips_content else body
             yield from self.dialect.end
         yield from self.dialect.headers[Role.ASSISTANT]
+        yield from (part.text for part in begun.parts if isinstance(part, TextPart)) if begun is not None else ()
 
     def num_tokens(self, grid: Grid) -> int:
         """Return how many placeholders a picture takes."""

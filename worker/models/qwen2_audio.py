@@ -28,6 +28,7 @@ from worker.models.native import build_native
 from worker.models.qwen2_audio_network import Qwen2AudioNetwork, num_rows
 from worker.models.refusal import check_wishes
 from worker.models.tokenizer import read_vocabulary
+from worker.models.turn import split_open
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
 from worker.prepare.media import decode_audio
@@ -100,6 +101,7 @@ class Qwen2Audio:
         return self.vocabulary.render(self._segments(messages, counts), escapes=escapes)
 
     def _segments(self, messages: Sequence[Message], counts: Mapping[MediaPart, int]) -> Iterator[Segment]:
+        messages, begun = split_open(messages)
         if messages[0].role is not Role.SYSTEM:
             messages = [Message(Role.SYSTEM, (TextPart(self.system),)), *messages]
         numbers = count(1)  # over the whole conversation
@@ -115,6 +117,7 @@ class Qwen2Audio:
                     yield from (_AUDIO_EOS, "\n")
             yield from (_END, "\n")
         yield from (_START, f"{Role.ASSISTANT}\n")
+        yield from (part.text for part in begun.parts if isinstance(part, TextPart)) if begun is not None else ()
 
     def _listen(self, messages: Sequence[Message], media: Mapping[MediaPart, bytes]) -> dict[MediaPart, Recording]:
         """Return each recording's frames; raises as soon as they can't fit in the context."""
@@ -172,6 +175,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Qwen2Audio:
             sampling=read_sampling(checkpoint.directory),
             device=describe(device),
             digest=checkpoint.digest,
+            system=checkpoint.system or SYSTEM,
         ),
         runner=runner,
         vocabulary=vocabulary,

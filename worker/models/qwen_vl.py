@@ -27,6 +27,7 @@ from worker.models.qwen_vl_length import ATTENTION, LengthTricks
 from worker.models.qwen_vl_vision import NUM_QUERIES
 from worker.models.qwen_vl_weights import QwenVL, translate_config
 from worker.models.refusal import check_wishes
+from worker.models.turn import split_open
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
 from worker.prepare.media import decode_image
@@ -76,6 +77,7 @@ class QwenVLChat:
         Without `escapes` typed picture tags are picture tags, as in the authors' code.
         """
         tags = GROUNDING if escapes else (*GROUNDING, IMAGE_START, IMAGE_END, IMAGE_PAD)
+        messages, begun = split_open(messages)
         if messages[0].role is not Role.SYSTEM:
             messages = [Message(Role.SYSTEM, (TextPart(self.system),)), *messages]
         render, numbers = self.vocabulary.render, count(1)
@@ -84,7 +86,8 @@ class QwenVLChat:
             token_ids += self._header(message.role)
             token_ids += self._body(message, numbers, tags)
             token_ids += [*render([Control("<|im_end|>")]), *render(["\n"])]
-        return token_ids + self._header(Role.ASSISTANT)
+        token_ids += self._header(Role.ASSISTANT)
+        return token_ids if begun is None else token_ids + self._body(begun, numbers, tags)
 
     def _header(self, role: Role) -> list[int]:
         """Return the beginning of a turn; the original encodes its words apart from what follows."""
@@ -150,6 +153,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> QwenVLChat:
             sampling=read_sampling(checkpoint.directory),
             device=describe(device),
             digest=checkpoint.digest,
+            system=checkpoint.system or SYSTEM,
         ),
         runner=runner,
         vocabulary=vocabulary,

@@ -25,6 +25,7 @@ from worker.models.pictures import find_pictures, see
 from worker.models.pixels import MEAN, to_pixels
 from worker.models.refusal import check_wishes
 from worker.models.tokenizer import read_vocabulary
+from worker.models.turn import split_open
 from worker.models.vocabulary import AnswerDecoder, Control, Segment, Vocabulary
 from worker.models.weights import open_weights
 from worker.models.yi_vl_weights import TOWER, YiVL, read_config
@@ -91,6 +92,7 @@ class YiVLChat:
         return self.vocabulary.render(self._segments(messages), escapes=escapes)
 
     def _segments(self, messages: Sequence[Message]) -> Iterator[Segment]:
+        messages, begun = split_open(messages)
         if messages[0].role is not Role.SYSTEM:
             messages = [Message(Role.SYSTEM, (TextPart(self.system),)), *messages]
         yield from self._body(messages[0])
@@ -100,6 +102,8 @@ class YiVLChat:
             if any(body := list(self._body(message))):  # a turn without content is its name alone
                 yield from (" ", *body, "\n", Control(_BORDER), " ")
         yield f"{_NAMES[Role.ASSISTANT]}:"
+        if begun is not None:
+            yield from (" ", *self._body(begun))
 
     def _body(self, message: Message) -> Iterator[Segment]:
         for part in message.parts:
@@ -155,6 +159,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> YiVLChat:
             sampling=read_sampling(checkpoint.directory),
             device=describe(device),
             digest=checkpoint.digest,
+            system=checkpoint.system or SYSTEM,
         ),
         runner=runner,
         vocabulary=vocabulary,
