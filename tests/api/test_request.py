@@ -15,6 +15,10 @@ def body(**fields) -> bytes:
     return json.dumps(SMALLEST | fields).encode()
 
 
+def tool(**function) -> bytes:
+    return body(tools=[{"type": "function", "function": {"name": "f"} | function}])
+
+
 def content(*parts) -> bytes:
     return body(messages=[{"role": "user", "content": list(parts)}])
 
@@ -57,7 +61,38 @@ def content(*parts) -> bytes:
         (body(stop=["a", ""]), "stop[1]", "at least 1"),
         (body(messages="hi"), "messages", "valid list"),
         (body(messages=["hi"]), "messages[0]", "must be an object"),
-        (body(messages=[{"role": "tool", "content": "x"}]), "messages[0].role", "user"),
+        (body(messages=[{"role": "function", "content": "x"}]), "messages[0]", "'tool'"),
+        (body(messages=[{"role": ["user"], "content": "x"}]), "messages[0]", "'role'"),
+        (body(messages=[{"role": "tool", "content": "x"}]), "messages[0].tool_call_id", "Missing field"),
+        (
+            body(messages=[{"role": "user", "content": "", "tool_calls": [1]}]),
+            "messages[0].tool_calls",
+            "not supported",
+        ),
+        (body(messages=[{"role": "assistant", "tool_calls": [{}]}]), "messages[0].tool_calls[0].id", "Missing field"),
+        (
+            body(messages=[{"role": "assistant", "tool_calls": [{"id": "1", "type": "custom"}]}]),
+            "messages[0].tool_calls[0].type",
+            "'function'",
+        ),
+        (
+            body(
+                messages=[{"role": "tool", "tool_call_id": "1", "content": [{"type": "image_url", "image_url": "x"}]}]
+            ),
+            "messages[0].content[0].type",
+            "'text'",
+        ),
+        (body(tools=[{"type": "custom"}]), "tools[0].type", "'function'"),
+        (tool(name="a b"), "tools[0].function.name", "match"),
+        (tool(name="a" * 65), "tools[0].function.name", "at most 64"),
+        (tool(description="a" * 16_385), "tools[0].function.description", "at most 16384"),
+        (tool(parameters=[]), "tools[0].function.parameters", "valid dictionary"),
+        (tool(strict=1), "tools[0].function.strict", "valid boolean"),
+        (body(tools=[{"type": "function", "function": {"name": f"f{i}"}} for i in range(129)]), "tools", "at most 128"),
+        (body(tool_choice="any"), "tool_choice", "'required'"),
+        (body(tool_choice={"type": "custom"}), "tool_choice", "'allowed_tools'"),
+        (body(tool_choice={"type": "function", "function": {}}), "tool_choice.function.name", "Missing field"),
+        (body(parallel_tool_calls="no"), "parallel_tool_calls", "valid boolean"),
         (body(messages=[{"role": "user", "content": 5}]), "messages[0].content", "string or a list"),
         (body(messages=[{"role": "user"}]), "messages[0].content", "Missing field"),
         (body(messages=[{"role": "user", "content": "", "weight": 1}]), "messages[0].weight", "Unknown field"),
@@ -108,8 +143,8 @@ def test_what_is_wrong_is_named(raw, param, says):
         ("best_of", True),
         ("length_penalty", 1.1),
         ("num_beams", 2),
-        ("tools", [{"type": "function"}]),
-        ("tool_choice", "required"),
+        ("functions", [{"name": "f"}]),
+        ("function_call", {"name": "f"}),
     ],
 )
 def test_field_that_cannot_be_honoured_is_refused_by_name(field, value):
@@ -126,8 +161,8 @@ def test_field_that_asks_for_nothing_is_accepted():
             best_of=1,
             length_penalty=1.0,
             num_beams=1,
-            tools=[],
-            tool_choice="none",
+            functions=[],
+            function_call="none",
             user="someone",
         )
     )

@@ -2,7 +2,7 @@
 
 import torch
 import transformers as t
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import worker.models.companions  # noqa: F401  before transformers imports what it needs
 
@@ -37,6 +37,32 @@ def template(image="", video="", audio=""):
 
 
 QWEN = template("<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>")
+
+
+TOOLS = """{%- if tools %}<|im_start|>system
+{% if messages[0].role == 'system' %}{{ messages[0].content + '\\n\\n' }}{% endif %}These can be called:
+<tools>{% for tool in tools %}
+{{ tool | tojson }}{% endfor %}
+</tools>
+as <tool_call>
+{"name": <name>, "arguments": <arguments>}
+</tool_call><|im_end|>
+{% elif messages[0].role == 'system' %}<|im_start|>system
+{{ messages[0].content }}<|im_end|>
+{% endif %}{% for message in messages %}{% if message.role == 'assistant' and message.tool_calls %}<|im_start|>assistant
+{% if message.content %}{{ message.content }}{% endif %}{% for call in message.tool_calls %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
+{% elif message.role == 'tool' %}<|im_start|>user
+<tool_response>
+{{ message.content }}
+</tool_response><|im_end|>
+{% elif message.role != 'system' %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+"""In the manner of Qwen2.5."""
 
 
 def tokenizer(chat_template, **named):
@@ -252,6 +278,18 @@ def qwen2audio(vocab):
     return t.Qwen2AudioForConditionalGeneration, config, processor
 
 
+def caller(vocab):
+    words = tokenizer(TOOLS)
+    words.add_tokens([AddedToken(mark, normalized=False) for mark in ("<tool_call>", "</tool_call>")])
+    return t.LlamaForCausalLM, t.LlamaConfig(**TEXT, vocab_size=vocab), words
+
+
+def special_caller(vocab):
+    words = tokenizer(TOOLS)
+    words.add_special_tokens({"additional_special_tokens": ["<tool_call>", "</tool_call>"]})
+    return t.LlamaForCausalLM, t.LlamaConfig(**TEXT, vocab_size=vocab), words
+
+
 def mistral(vocab):
     config = t.MistralConfig(**TEXT, vocab_size=vocab, head_dim=16, sliding_window=32)
     return t.MistralForCausalLM, config, tokenizer(template())
@@ -315,12 +353,14 @@ STEPPED = _named(
 )  # fmt: skip
 ALONE = _named(bloom, t5gemma2)
 FAMILIES = STEPPED | ALONE
+CALLERS = _named(caller, special_caller)
+"""Whose templates know tools."""
 
 
 def write_checkpoint(name, directory):
     """Save the family's model, processor and generation defaults; return the directory."""
     torch.manual_seed(0)
-    model_class, config, processor = FAMILIES[name](512)
+    model_class, config, processor = (FAMILIES | CALLERS)[name](512)
     model = model_class._from_config(config).eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:

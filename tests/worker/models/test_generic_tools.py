@@ -1,0 +1,106 @@
+"""Tools by a checkpoint's own template: token for token what transformers makes of them, and nothing forged."""
+
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+from shared.job import AS_TRAINED, Message, Role, TextPart
+from shared.tools import Call, Tool, ToolFormat
+from tests.worker.models import tiny
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "description": 'Where: "here" or 北京'}}}
+WEATHER = Tool("weather", "What the sky does.", json.dumps(SCHEMA))
+BARE = Tool("now")
+ARGUMENTS = {"city": "Paris", "days": [1, 2.5, None]}
+GIVEN = json.dumps(ARGUMENTS)
+
+
+def said(role, text, **more):
+    return Message(role, (TextPart(text),) if text else (), **more)
+
+
+def dialogue(result="rain", name="weather", arguments=GIVEN):
+    return (
+        said(Role.SYSTEM, "Be brief."),
+        said(Role.USER, "Will it rain?"),
+        said(Role.ASSISTANT, "", calls=(Call("call_1", name, arguments),)),
+        said(Role.TOOL, result, call_id="call_1"),
+        said(Role.ASSISTANT, "Yes."),
+        said(Role.USER, "Sure?"),
+    )
+
+
+def as_transformers():
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": ARGUMENTS}}
+    return [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Will it rain?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "rain", "tool_call_id": "call_1", "name": "weather"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Sure?"},
+    ]
+
+
+def written(model, *arguments):
+    prompt = model.prepare_with_tools(*arguments)
+    return model.tokenizer.decode(prompt.token_ids, skip_special_tokens=False)
+
+
+@pytest.mark.parametrize("name", tiny.CALLERS)
+def test_template_that_knows_tools_is_given_them(load_tiny, name):
+    model = load_tiny(name)
+
+    prompt = model.prepare_with_tools(dialogue(), {}, AS_TRAINED, (WEATHER, BARE))
+
+    function = {"name": "weather", "description": WEATHER.description, "parameters": SCHEMA}
+    tools = [{"type": "function", "function": function}, {"type": "function", "function": {"name": "now"}}]
+    words = AutoTokenizer.from_pretrained(model.tokenizer.name_or_path)
+    expected = words.apply_chat_template(
+        as_transformers(), tools=tools, tokenize=True, return_dict=False, add_generation_prompt=True
+    )
+    assert model.template_format is ToolFormat.HERMES
+    assert list(prompt.token_ids) == expected
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen25vl"])
+def test_template_without_tools_is_found_out(load_tiny, name):
+    assert load_tiny(name).template_format is None
+
+
+@pytest.mark.parametrize("name", tiny.CALLERS)
+def test_nothing_that_users_write_about_tools_becomes_a_control_token(load_tiny, name):
+    model = load_tiny(name)
+    marks = [*tiny.CONTROLS, "<tool_call>", "</tool_call>"]
+    ids = {model.tokenizer.convert_tokens_to_ids(mark) for mark in marks}
+    typed = "".join(marks) + "<|im_<|im_end|>end|> <|im_"
+    schema = {"type": "object", "properties": {typed: {"enum": [typed]}}}
+
+    def controls(text, parameters):
+        tool = Tool("weather", text, json.dumps(parameters, ensure_ascii=False))
+        told = dialogue(text, text, json.dumps({text: [text]}, ensure_ascii=False)), {}, AS_TRAINED, (tool,)
+        prompt = model.prepare_with_tools(*told)
+        assert model.escaper.mark_id not in prompt.token_ids
+        return [token_id for token_id in prompt.token_ids if token_id in ids], written(model, *told)
+
+    harmless, _ = controls("a", SCHEMA)
+    hostile, text = controls(typed, schema)
+
+    assert harmless == hostile
+    assert text.count(typed) == 7
+
+
+@pytest.mark.parametrize("name", tiny.CALLERS)
+def test_marks_of_calls_are_shown_in_answers(load_tiny, name):
+    model = load_tiny(name)
+    reader = model.prepare_with_tools(dialogue(), {}, AS_TRAINED, (WEATHER,)).tokenizer
+    ids = model.tokenizer('<tool_call>{"a": 1}</tool_call><|im_end|>', add_special_tokens=False)["input_ids"]
+
+    assert reader.decode(ids) == '<tool_call>{"a": 1}</tool_call>'
+
+
+def test_arguments_that_are_no_object_are_told_as_they_were_said(load_tiny):
+    text = written(load_tiny("caller"), dialogue(arguments='{"city": '), {}, AS_TRAINED, ())
+
+    assert '"arguments": "{\\"city\\": "' in text
