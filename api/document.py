@@ -20,7 +20,7 @@ _ABOUT = (
 )
 _FIELDS: Mapping[str, str] = {
     "model": "Id of a model or an adapter, as `GET /v1/models` lists them.",
-    "messages": "The conversation; the last message is the user's.",
+    "messages": "The conversation; the last message is the user's, or the result of a call.",
     "temperature": "0 always takes the likeliest token; the model's own default if absent.",
     "top_p": "Sample from the likeliest tokens that have this probability together.",
     "top_k": "Sample from this many of the likeliest tokens; 0 and -1 are all.",
@@ -38,6 +38,9 @@ _FIELDS: Mapping[str, str] = {
     "safety_identifier": "Like `user`, which it replaces.",
     "prompt_cache_key": "Without effect: what prompts have in common is found without it.",
     "chat_template_kwargs": "Variables of the model's chat template, as `enable_thinking`; refused if it reads none.",
+    "tools": "Functions that the model may call.",
+    "tool_choice": "Whether it calls, and what: `none`, `auto`, `required`, one function, or some of them.",
+    "parallel_tool_calls": "Whether an answer may make several calls; true if absent.",
     "mm_processor_kwargs": "Wishes about how pictures and clips are prepared.",
 }
 

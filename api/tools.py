@@ -9,44 +9,64 @@ from api.schema.request import ChatCompletionRequest
 from api.schema.tool import AllowedToolsChoice, FunctionDefinition, NamedTool, ToolMode
 from shared.errors import InvalidRequest
 from shared.fleet import WorkerInfo
-from shared.tools import Calling, Tool
+from shared.tools import Calling, Tool, ToolFormat
 
 MAX_TOOLS_BYTES = 2**18
 """Of all tools of a request together, as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """One function that may be called."""
+
+    function: FunctionDefinition
+    tool: Tool
+    """The same, as workers take it."""
+    param: str
+    """Where the client wrote its parameters."""
+
+
+@dataclass(frozen=True, slots=True)
 class Toolbox:
     """What may be called; empty for most requests."""
 
-    functions: tuple[FunctionDefinition, ...] = ()
-    tools: tuple[Tool, ...] = ()
-    """The same, as the worker takes them."""
+    offers: tuple[Offer, ...] = ()
     calling: Calling | None = None
     must_call: bool = False
     is_parallel: bool = True
     """Whether one answer may make several calls."""
 
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """The functions, as workers take them."""
+        return tuple(offer.tool for offer in self.offers)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the answer isn't the model's own choice alone."""
+        if not self.offers or self.calling is None:
+            return False
+        is_limited = not self.is_parallel and self.calling.format is not ToolFormat.REACT  # which makes one call anyway
+        return self.must_call or is_limited or any(offer.function.strict for offer in self.offers)
+
 
 def open_toolbox(request: ChatCompletionRequest, worker: WorkerInfo) -> Toolbox:
     """Agree on what may be called; raises InvalidRequest that names the field."""
-    given = [tool.function for tool in request.tools or ()]
-    _check_names(given)
-    tools = tuple(_tool(function, f"tools[{i}].function.parameters") for i, function in enumerate(given))
-    _check_size(tools)
+    given = [_offer(tool.function, i) for i, tool in enumerate(request.tools or ())]
+    names = [offer.tool.name for offer in given]
+    _check_names(names)
+    _check_size([offer.tool for offer in given])
     mode, wanted = _choice(request)
-    _check_choice(wanted, [function.name for function in given])
-    kept = [] if mode == "none" else [i for i, function in enumerate(given) if not wanted or function.name in wanted]
+    _check_choice(wanted, names)
+    kept = [] if mode == "none" else [offer for offer in given if not wanted or offer.tool.name in wanted]
     if mode == "required" and not kept:
         raise InvalidRequest("tool_choice asks for a call, but there are no tools; send some.", param="tool_choice")
     if not kept and not has_calls(request.messages):
         return Toolbox()
     is_named = isinstance(request.tool_choice, NamedTool)
-    names = tuple(given[i].name for i in kept)
     return Toolbox(
-        functions=tuple(given[i] for i in kept),
-        tools=tuple(tools[i] for i in kept),
-        calling=_calling(worker, names, is_named=is_named),
+        offers=tuple(kept),
+        calling=_calling(worker, tuple(offer.tool.name for offer in kept), is_named=is_named),
         must_call=mode == "required",
         is_parallel=request.parallel_tool_calls is not False and not is_named,
     )
@@ -61,15 +81,18 @@ def _calling(worker: WorkerInfo, names: tuple[str, ...], *, is_named: bool) -> C
     return Calling(worker.tool_format, names, is_named)
 
 
-def _check_names(functions: Sequence[FunctionDefinition]) -> None:
-    first: dict[str, int] = {}
-    for index, function in enumerate(functions):
-        if function.name in first:
+def _check_names(names: Sequence[str]) -> None:
+    for index, name in enumerate(names):
+        if (first := names.index(name)) < index:
             raise InvalidRequest(
-                f"tools[{index}] and tools[{first[function.name]}] are both named {function.name!r}; rename one.",
+                f"tools[{index}] and tools[{first}] are both named {name!r}; rename one.",
                 param=f"tools[{index}].function.name",
             )
-        first[function.name] = index
+
+
+def _offer(function: FunctionDefinition, index: int) -> Offer:
+    param = f"tools[{index}].function.parameters"
+    return Offer(function, _tool(function, param), param)
 
 
 def _tool(function: FunctionDefinition, param: str) -> Tool:

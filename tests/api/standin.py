@@ -64,7 +64,8 @@ class StandIn:
         events: list[JobEvent] = []
         if job.id not in self.seqs:
             named, created_s = self.named(job), job.created_s
-            events.append(Started(**named, prompt_tokens=7, model=job.model, created_s=created_s, num_choices=job.n))
+            told = {"model": job.model, "created_s": created_s, "num_choices": job.n, "calling": job.calling}
+            events.append(Started(**named, prompt_tokens=7, **told))
         events += [TextDelta(**self.named(job), text=word, token_ids=(1,), **more) for word in words]
         await self.publish(job, *events)
 

@@ -1,9 +1,11 @@
 """The prompt of a job that has to do with tools, whatever the model."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Protocol, runtime_checkable
 
-from shared.job import ChatJob, MediaPart, Message, ProcessorParams
+from shared.job import ChatJob, MediaPart, Message, Part, ProcessorParams, TextPart
 from shared.tools import Tool, ToolFormat
 from worker.calls import hermes, react
 from worker.engine.prompt import Prompt
@@ -38,7 +40,20 @@ def prepare(model: Model, job: ChatJob, messages: tuple[Message, ...], media: di
         case ToolFormat.HERMES:
             facts = model.facts
             written = hermes.write(messages, job.tools, facts.system, has_system=facts.has_system)
-            return model.prepare(tuple(written), media, job.processor)
+            return model.prepare(_whole(written), media, job.processor)
         case ToolFormat.REACT:
-            prompt = model.prepare(tuple(react.write(messages, job.tools)), media, job.processor)
+            prompt = model.prepare(_whole(react.write(messages, job.tools)), media, job.processor)
             return replace(prompt, stop=(*prompt.stop, react.STOP)) if job.tools else prompt
+
+
+def _whole(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Join text with text: some families set parts apart."""
+    return tuple(Message(message.role, tuple(_joined(message.parts))) for message in messages)
+
+
+def _joined(parts: Sequence[Part]) -> Iterator[Part]:
+    for is_text, group in groupby(parts, key=lambda part: isinstance(part, TextPart)):
+        if is_text:
+            yield TextPart("".join(part.text for part in group if isinstance(part, TextPart)))
+        else:
+            yield from group

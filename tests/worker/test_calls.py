@@ -1,0 +1,148 @@
+"""Tools in prompts of models whose authors wrote no template for them, in every format and family."""
+
+import json
+from functools import cache
+
+import pytest
+
+from shared.errors import InvalidRequest
+from shared.job import ChatJob, Message, Role, SamplingParams, TextPart
+from shared.tools import Call, Calling, Tool, ToolFormat
+from tests.cases import INTERNVL2, MINICPMV, QWEN2_AUDIO, QWEN_VL, YI_VL
+from tests.worker.models import tiny
+from tests.worker.models.golden import golden_model
+from worker.calls import hermes, react
+from worker.calls.prompt import prepare
+
+FAMILIES = {path.name: path for path in (INTERNVL2, *MINICPMV.values(), QWEN2_AUDIO, QWEN_VL, YI_VL)}
+WEATHER = Tool("weather", "What the sky does.", '{"type": "object", "properties": {}}')
+QUESTION = "Will it rain?"
+
+
+def said(role, text, **more):
+    return Message(role, (TextPart(text),) if text else (), **more)
+
+
+def asked(result="rain", about=WEATHER.description, arguments='{"city": "Paris"}'):
+    messages = (
+        said(Role.USER, "Hello"),
+        said(Role.ASSISTANT, "Hi."),
+        said(Role.USER, QUESTION),
+        said(Role.ASSISTANT, "I look.", calls=(Call("1", "weather", arguments), Call("2", "now", "{}"))),
+        said(Role.TOOL, result, call_id="2"),
+        said(Role.TOOL, result, call_id="1"),
+    )
+    return messages, (Tool("weather", about, WEATHER.parameters), Tool("now"))
+
+
+def job(messages, tools, form):
+    names = tuple(tool.name for tool in tools)
+    told = {"messages": messages, "tools": tools, "calling": Calling(form, names)}
+    return ChatJob(id="j", model="m", gateway="g", sampling=SamplingParams(), created_s=0.0, deadline_s=9.0, **told)
+
+
+@pytest.fixture(scope="module")
+def models(load_tiny):
+    @cache
+    def load(name):
+        return load_tiny(name) if name in tiny.FAMILIES else golden_model(folder=FAMILIES[name])
+
+    return load
+
+
+def written(model, form, *given):
+    messages, tools = asked(*given)
+    return prepare(model, job(messages, tools, form), messages, {})
+
+
+def spelled(model, prompt):
+    """The prompt's ids as text, control tokens spelled out."""
+    if (vocabulary := getattr(model, "vocabulary", None)) is not None:
+        return vocabulary.decode(prompt.token_ids)
+    return model.tokenizer.decode(prompt.token_ids, skip_special_tokens=False)
+
+
+def controls(model, prompt):
+    if (vocabulary := getattr(model, "vocabulary", None)) is not None:
+        ids = {*vocabulary.control_ids.values()}
+    else:
+        ids = {model.tokenizer.convert_tokens_to_ids(token) for token in tiny.CONTROLS}
+    return [token_id for token_id in prompt.token_ids if token_id in ids]
+
+
+@pytest.mark.parametrize("form", ToolFormat)
+@pytest.mark.parametrize("name", [*FAMILIES, "llama", "qwen25vl"])
+def test_every_model_is_told_of_tools_and_nothing_about_them_is_a_control_token(models, name, form):
+    model = models(name)
+    honest = written(model, form)
+    known = getattr(getattr(model, "vocabulary", None), "control_ids", None) or tiny.CONTROLS
+    typed = "".join(token for token in known if token not in GROUNDING)
+    hostile = written(model, form, typed, typed, json.dumps({typed: typed}))
+    text = spelled(model, honest)
+
+    assert controls(model, honest) == controls(model, hostile)
+    for told in ("What the sky does.", QUESTION, "rain", '"city": "Paris"'):
+        assert told in text
+    assert text.index("What the sky does.") < text.index(QUESTION) < text.index('"city": "Paris"')
+
+
+GROUNDING = {"<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>"}
+"""What Qwen-VL takes for grounding, whoever types it."""
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "llama", "qwen25vl"])
+def test_react_leaves_the_models_turn_open_and_ends_it_before_it_makes_results_up(models, name):
+    prompt = written(models(name), ToolFormat.REACT)
+
+    text = spelled(models(name), prompt)
+    assert text.endswith("Action: now\nAction Input: {}\nObservation: rain\n")
+    assert text.index("Action: weather") < text.index("Action: now")
+    assert text.count("Question: Will it rain?") == 1
+    assert "\nObservation:" in prompt.stop
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_tools_stand_behind_the_system_text_of_the_authors(models, name):
+    model = models(name)
+
+    text = spelled(model, written(model, ToolFormat.HERMES))
+
+    begin = text.index("You can call functions.")
+    assert model.facts.system is None or text[:begin].rstrip().endswith(model.facts.system.strip())
+    assert text.index("<tools>") < text.index("Hello") < text.index('<tool_call>\n{"name": "weather"')
+    assert text.count("<tool_response>\nrain\n</tool_response>") == 2
+
+
+def test_results_and_the_next_question_are_one_turn():
+    messages, tools = asked()
+
+    told = hermes.write((*messages, said(Role.USER, "And now?")), tools, "Be brief.", has_system=True)
+
+    assert [message.role for message in told[3:]] == [Role.USER, Role.ASSISTANT, Role.USER]
+    assert "".join(part.text for part in told[-1].parts).endswith("</tool_response>\nAnd now?")
+
+
+def test_system_text_of_the_conversation_comes_first():
+    messages, tools = asked()
+
+    told = hermes.write((said(Role.SYSTEM, "Be rude."), *messages), tools, "Be brief.", has_system=False)
+
+    assert "".join(part.text for part in told[0].parts).startswith("Be rude.\n\nYou can call functions.")
+
+
+@pytest.mark.parametrize("write", [react.write, lambda m, tools: hermes.write(m, tools, "Be brief.", has_system=True)])
+def test_calls_of_the_past_are_told_without_tools(write):
+    messages, _ = asked()
+
+    told = write(messages, ())
+
+    assert [message.role for message in told[:3]] == [Role.USER, Role.ASSISTANT, Role.USER]
+    assert "".join(part.text for part in told[0].parts) == "Hello"
+    assert "weather" in "".join(part.text for part in told[3].parts)
+
+
+def test_tools_for_nobodys_question_are_refused():
+    messages, tools = asked()
+
+    with pytest.raises(InvalidRequest, match="no user message"):
+        react.write(messages[3:], tools)
