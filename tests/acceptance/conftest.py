@@ -52,6 +52,12 @@ class Stack:
         self._gateway.wait()
         self._processes.remove(self._gateway)
 
+    def kill(self, pid: int) -> None:
+        (process,) = (process for process in self._processes if process.pid == pid)
+        process.kill()
+        process.wait()
+        self._processes.remove(process)
+
     def start_internvl2(self, name: str = MODEL, *options: str) -> subprocess.Popen[bytes]:
         base = ("--model_type", MODEL, "--model_id_or_path", str(INTERNVL2 / "checkpoint"))
         return self.start("worker", *base, "--served_model_name", name, *options)
