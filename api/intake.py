@@ -6,6 +6,7 @@ import time
 import msgspec
 
 from api.admission import Admission
+from api.calls.grammar import bound
 from api.fetch import MediaFetcher
 from api.media import MediaSource, Turn, place_media, sources_of
 from api.order import Order
@@ -72,7 +73,7 @@ class Intake:
         toolbox = open_toolbox(request, worker)
         turns = place_media(request)
         check_media(sources_of(turns), worker, self._settings.max_media)
-        wish = find_wish(request)
+        wish = bound(find_wish(request), toolbox)
         if sources_of(turns) or wish is not None:  # they may take long
             await self._admission.check(worker.model, caller)
         if wish is not None:

@@ -11,13 +11,26 @@ from api.calls.hermes import BEGIN, END
 from api.calls.react import ACTION, INPUT
 from api.grammar import lark_grammar, literal
 from api.json_schema import check_schema
+from api.structure import Wish
 from api.tools import Offer, Toolbox
+from shared.errors import InvalidRequest
 from shared.tools import ToolFormat
 
 MAX_FORCED_CALLS = 16
 """Calls in an answer that must call: a model that may go on for ever might."""
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 NO_ARGUMENTS: Mapping[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+
+
+def bound(wish: Wish | None, toolbox: Toolbox) -> Wish | None:
+    """Return what the answer must match, with the tools in mind; raises InvalidRequest for a wish beside tools."""
+    if wish is not None and toolbox.offers:
+        raise InvalidRequest(
+            f"{wish.param} can't be honoured beside tools, whose calls don't match it; send one of them, "
+            "or tool_choice 'none'.",
+            param=wish.param,
+        )
+    return Wish("tools", lambda param: calls_grammar(toolbox)) if toolbox.is_bound else wish
 
 
 def calls_grammar(toolbox: Toolbox) -> str:

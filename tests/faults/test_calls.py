@@ -1,4 +1,4 @@
-"""A worker, and then a gateway, dies in the middle of a call's arguments: its client reads on as if nothing had been."""
+"""A worker, then a gateway, dies in the middle of a call's arguments: the client reads on as if nothing had been."""
 
 import json
 

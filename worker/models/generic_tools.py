@@ -103,6 +103,11 @@ class CallTokenizer:
         """Return one token by itself, special or not."""
         return self.decoder.token_bytes(token_id)
 
+    def answer_bytes(self, token_id: int) -> bytes | None:
+        """Return what the token adds to the text of a constrained answer, in which marks are text."""
+        mark = self.marks.get(token_id)
+        return self.decoder.answer_bytes(token_id) if mark is None else mark.encode()
+
 
 def showing_calls(decoder: Tokenizer, tokenizer: Any) -> Tokenizer:
     """Return what reads answers with calls in them."""
