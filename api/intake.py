@@ -15,6 +15,7 @@ from api.schema.request import ChatCompletionRequest
 from api.settings import ApiSettings
 from api.store import MediaStore
 from api.structure import Wish, find_wish
+from api.tools import open_toolbox
 from api.validation import (
     chat_job,
     check_media,
@@ -25,7 +26,6 @@ from api.validation import (
     validate,
     with_grammar,
 )
-from api.tools import open_toolbox
 from api.visit import Visit
 from shared.errors import DeadlineExceeded
 from shared.job import MediaPart, Message
