@@ -42,7 +42,7 @@ def _calls(message: AssistantMessage, index: int) -> dict[str, str]:
 
 def _check_result(message: ToolMessage, index: int, waiting: dict[str, str]) -> None:
     if message.tool_call_id not in waiting:
-        known = ", ".join(waiting) or "none"
+        known = ", ".join(waiting)[:300] or "none"
         raise InvalidRequest(
             f"No call before messages[{index}] waits for a result under the id {message.tool_call_id!r} "
             f"(those that do: {known}).",

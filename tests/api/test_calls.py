@@ -65,7 +65,7 @@ def whole(form, text):
 
 @pytest.mark.parametrize("form", ToolFormat)
 def test_wherever_a_text_is_cut_it_says_the_same(form):
-    @settings(max_examples=150, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=100, deadline=None, derandomize=True, database=None)
     @given(st.lists(st.sampled_from(FRAGMENTS[form]), max_size=14), st.data())
     def check(fragments, data):
         text = "".join(fragments)
