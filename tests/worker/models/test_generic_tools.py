@@ -5,9 +5,15 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from shared.job import AS_TRAINED, Message, Role, TextPart
+from api.calls.grammar import calls_grammar
+from shared.grammar import GRAMMAR_LIMITS
+from shared.job import AS_TRAINED, Message, Role, SamplingParams, TextPart
 from shared.tools import Call, Tool, ToolFormat
+from tests.api.test_call_grammar import toolbox
 from tests.worker.models import tiny
+from tests.worker.models.golden import generate
+from worker.engine.grammar import Grammars
+from worker.engine.sequence import Sequence
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string", "description": 'Where: "here" or 北京'}}}
 WEATHER = Tool("weather", "What the sky does.", json.dumps(SCHEMA))
@@ -104,3 +110,19 @@ def test_arguments_that_are_no_object_are_told_as_they_were_said(load_tiny):
     text = written(load_tiny("caller"), dialogue(arguments='{"city": '), {}, AS_TRAINED, ())
 
     assert '"arguments": "{\\"city\\": "' in text
+
+
+@pytest.mark.parametrize("name", tiny.CALLERS)
+def test_call_can_be_forced_whatever_its_marks_are_to_the_tokenizer(load_tiny, name):
+    model, days = load_tiny(name), {"day": {"enum": ["today", "<tool_call>"]}}
+    schema = {"type": "object", "properties": days, "required": ["day"], "additionalProperties": False}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": schema}}]
+    forced = {"tool_choice": "required", "parallel_tool_calls": False}
+    grammar = calls_grammar(toolbox(ToolFormat.HERMES, tools=tools, **forced))
+    prompt = model.prepare_with_tools(dialogue(), {}, AS_TRAINED, (WEATHER,))
+    constraint = Grammars(model.runner.vocab_size, GRAMMAR_LIMITS).compile(grammar, prompt).constraint()
+
+    (text,) = generate(model.runner, Sequence("it", prompt, SamplingParams(), 200, constraint=constraint))
+
+    call = json.loads(text.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+    assert call["arguments"]["day"] in {"today", "<tool_call>"}
