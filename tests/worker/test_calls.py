@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 
+from shared.catalogue import TOOL_FORMATS, Family
 from shared.errors import InvalidRequest
 from shared.job import ChatJob, Message, Role, SamplingParams, TextPart
 from shared.tools import Call, Calling, Tool, ToolFormat
@@ -13,6 +14,7 @@ from tests.worker.models import tiny
 from tests.worker.models.golden import golden_model
 from worker.calls import hermes, react
 from worker.calls.prompt import prepare
+from worker.settings import WorkerSettings
 
 FAMILIES = {path.name: path for path in (INTERNVL2, *MINICPMV.values(), QWEN2_AUDIO, QWEN_VL, YI_VL)}
 WEATHER = Tool("weather", "What the sky does.", '{"type": "object", "properties": {}}')
@@ -146,3 +148,20 @@ def test_tools_for_nobodys_question_are_refused():
 
     with pytest.raises(InvalidRequest, match="no user message"):
         react.write(messages[3:], tools)
+
+
+@pytest.mark.parametrize(
+    ("parser", "family", "form"),
+    [
+        ("auto", Family.QWEN_VL, ToolFormat.REACT),
+        ("auto", Family.GENERIC, ToolFormat.HERMES),
+        ("react", Family.GENERIC, ToolFormat.REACT),
+        ("none", Family.QWEN_VL, None),
+    ],
+)
+def test_operator_may_choose_the_format_or_refuse_tools(parser, family, form):
+    assert WorkerSettings(model_type="fake", tool_call_parser=parser).tool_format(family) is form
+
+
+def test_every_family_has_a_format():
+    assert {*TOOL_FORMATS} == {*Family}
