@@ -15,9 +15,11 @@ from api.gateway import open_gateway
 from api.keyring import KeyRing
 from api.limit import BodyLimit
 from api.page import HEADERS, render
-from api.routes import adapters, chat, events, health, metrics, models
+from api.routes import adapters, cancel, chat, events, health, metrics, models, version
 from api.settings import ApiSettings
 from api.visit import VisitLog
+
+ROUTES = (chat, events, cancel, models, version, adapters, health, metrics)
 
 
 def create_app(settings: ApiSettings, gateway_id: str, departure: Departure) -> FastAPI:
@@ -41,8 +43,8 @@ def create_app(settings: ApiSettings, gateway_id: str, departure: Departure) -> 
         )
     app.add_middleware(VisitLog)  # the last one added is the outermost
     translate_errors(app)
-    for router in (chat.router, events.router, models.router, adapters.router, health.router, metrics.router):
-        app.include_router(router)
+    for route in ROUTES:
+        app.include_router(route.router)
     document = describe(app)
     app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI's own guide replaces it
     page = HTMLResponse(render(document), headers=HEADERS)

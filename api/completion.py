@@ -11,7 +11,7 @@ from api.calls.message import delta_of, whole_message
 from api.calls.reply import Addition, Replies
 from api.errors import error_body
 from api.schema import response as schema
-from shared.errors import JobError, StreamInterrupted, job_error
+from shared.errors import Cancelled, JobError, StreamInterrupted, job_error
 from shared.events import ChoiceFinished, Failed, Finished, FinishReason, JobEvent, Started, TextDelta, Usage
 from shared.job import ChatJob, JobId
 from shared.progress import Candidate, TokenLogprob
@@ -248,7 +248,7 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 
 
 def _cancelled() -> JobError:
-    return StreamInterrupted("The answer was cancelled.")
+    return Cancelled("The answer was cancelled.")
 
 
 def _usage(usage: Usage) -> schema.Usage:

@@ -14,7 +14,8 @@ from shared.errors import ErrorCode, InternalError, InvalidRequest, JobError, Mo
 
 _REQUEST = "invalid_request_error"
 _SERVER = "server_error"
-_CLIENT_CLOSED_REQUEST = 499
+CLIENT_CLOSED_REQUEST = 499
+"""As nginx has it: it is over because the client wished so."""
 MAX_NAME_LENGTH = 200
 _HTTP_CODES = {404: "unknown_url", 405: "method_not_allowed", 413: "request_too_large"}
 """What HTTP itself refuses, in OpenAI's words."""
@@ -40,6 +41,7 @@ PRESENTATIONS: Mapping[ErrorCode, Presentation] = {
     ErrorCode.RATE_LIMIT_EXCEEDED: Presentation(429, "rate_limit_error"),
     ErrorCode.PERMISSION_DENIED: Presentation(403, _REQUEST),
     ErrorCode.MODEL_UNAVAILABLE: Presentation(503, _SERVER, {"Retry-After": "2"}),
+    ErrorCode.CANCELLED: Presentation(CLIENT_CLOSED_REQUEST, _REQUEST, {"x-should-retry": "false"}),
     ErrorCode.DEADLINE_EXCEEDED: Presentation(504, _SERVER),
     ErrorCode.WORKER_LOST: Presentation(500, _SERVER, {"x-should-retry": "false"}),
     ErrorCode.OUT_OF_MEMORY: Presentation(500, _SERVER, {"x-should-retry": "false"}),
@@ -47,7 +49,8 @@ PRESENTATIONS: Mapping[ErrorCode, Presentation] = {
     ErrorCode.STREAM_INTERRUPTED: Presentation(502, _SERVER),
     ErrorCode.INTERNAL_ERROR: Presentation(500, _SERVER),
 }
-"""`x-should-retry` keeps OpenAI's clients from sending again a request that took its workers down or fits into none."""
+"""`x-should-retry` keeps OpenAI's clients from sending again a request that took its workers down or fits into none, or
+that was cancelled."""
 
 
 def error_body(error: JobError) -> bytes:
@@ -96,7 +99,7 @@ async def _on_wrong_parameter(request: Request, error: Exception) -> Response:
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
-    return Response(status_code=_CLIENT_CLOSED_REQUEST)
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

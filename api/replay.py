@@ -53,6 +53,12 @@ class AnswerLog:
                 )
         raise DeadlineExceeded(f"The answer was not finished within {self._timeout_s:g} s.")
 
+    async def ending(self, job_id: JobId) -> JobEvent | None:
+        """Return the event that the log ends in; None if there is no log, or none that has ended."""
+        newest = await self._redis.xrevrange(keys.log(job_id), count=1)
+        events = [wire.decode_event(fields[b"e"]) for _, fields in newest]
+        return next(filter(is_terminal, events), None)
+
     async def _read(self, job_id: JobId, last_seq: int) -> list[JobEvent]:
         """Wait a while for what follows; empty if nothing does."""
         found = await self._redis.xread({keys.log(job_id): f"{last_seq}-0"}, block=BLOCK_MS)

@@ -12,6 +12,7 @@ JobError
 │   └── RateLimited             the API key's own share is used up
 ├── PermissionDenied            the server is not set up to let clients ask for that
 ├── ModelUnavailable            the name is known, but no live worker serves it
+├── Cancelled                   somebody with the same key asked for the answer's end
 ├── DeadlineExceeded            the answer took longer than the request may take
 ├── WorkerLost                  the job took its workers down and is not tried again
 ├── OutOfMemory                 the job does not fit into the device's memory, even alone
@@ -36,6 +37,7 @@ class ErrorCode(StrEnum):
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
     PERMISSION_DENIED = "permission_denied"
     MODEL_UNAVAILABLE = "model_unavailable"
+    CANCELLED = "cancelled"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     WORKER_LOST = "worker_lost"
     OUT_OF_MEMORY = "out_of_memory"
@@ -123,6 +125,12 @@ class ModelUnavailable(JobError):
     code = ErrorCode.MODEL_UNAVAILABLE
 
 
+class Cancelled(JobError):
+    """The answer was ended by a request for that; what was said of it before is all there is."""
+
+    code = ErrorCode.CANCELLED
+
+
 class DeadlineExceeded(JobError):
     """The answer was not finished within the time a request may take."""
 
@@ -175,6 +183,7 @@ _CLASSES: dict[ErrorCode, type[JobError]] = {
         RateLimited,
         PermissionDenied,
         ModelUnavailable,
+        Cancelled,
         DeadlineExceeded,
         WorkerLost,
         OutOfMemory,

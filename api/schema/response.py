@@ -185,6 +185,21 @@ class ModelCard(BaseModel):
     """The base model of an adapter."""
 
 
+class Cancellation(BaseModel):
+    """An answer that has ended; asking for its end again changes nothing."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    cancelled: bool
+    """False if it was complete, or had failed, before anybody cancelled it."""
+
+
+class ServerVersion(BaseModel):
+    """The release that serves."""
+
+    version: str
+
+
 class ModelDeleted(BaseModel):
     """An adapter that is served no longer."""
 

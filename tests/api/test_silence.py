@@ -24,6 +24,8 @@ REFUSED = (
     ("POST", "/v1/load_lora_adapter", {"lora_name": "a", "lora_path": "b"}),
     ("GET", "/v1/chat/completions/chatcmpl-0/events", None),
     ("GET", "/v1/chat/completions/chatcmpl-0/events?include_usage=perhaps", None),
+    ("POST", "/v1/chat/completions/chatcmpl-0/cancel", None),
+    ("GET", "/v1/models/nobody", None),
     ("GET", "/nowhere", None),
     ("PUT", "/v1/models", None),
 )
