@@ -185,7 +185,7 @@ class ChunkWriter:
         last = self._end(event)
         if not self._includes_usage:
             return last + DONE
-        return last + b"data: %b\n\n" % self._chunk(usage=_usage(event.usage)) + DONE
+        return last + b"data: %b\n\n" % self._chunk(usage=usage_of(event.usage)) + DONE
 
     def _border(self, index: int) -> tuple[bytes, bytes]:
         """What stands around the text of a choice's chunks."""
@@ -194,7 +194,7 @@ class ChunkWriter:
         return b"\ndata: " + head, tail + b"\n\n"
 
     def _framed(self, seq: int, choice: schema.ChunkChoice) -> bytes:
-        return b"%b\ndata: %b\n\n" % (self._id(seq, choice.index), _on_one_line(self._chunk(choice)))
+        return b"%b\ndata: %b\n\n" % (self._id(seq, choice.index), on_one_line(self._chunk(choice)))
 
     def _id(self, seq: int, index: int) -> bytes:
         self._delivered[index] = seq
@@ -225,7 +225,7 @@ def _completion(
         model=heading.model,
         system_fingerprint=heading.fingerprint,
         choices=[answers[index].choice(index, replies, has_logprobs=has_logprobs) for index in range(job.n)],
-        usage=_usage(event.usage),
+        usage=usage_of(event.usage),
     )
 
 
@@ -251,7 +251,8 @@ def _cancelled() -> JobError:
     return Cancelled("The answer was cancelled.")
 
 
-def _usage(usage: Usage) -> schema.Usage:
+def usage_of(usage: Usage) -> schema.Usage:
+    """The counts in OpenAI's shape."""
     return schema.Usage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
@@ -263,10 +264,11 @@ def _usage(usage: Usage) -> schema.Usage:
 
 
 def _json(text: str) -> bytes:
-    return _on_one_line(msgspec.json.encode(text))
+    return on_one_line(msgspec.json.encode(text))
 
 
-def _on_one_line(encoded: bytes) -> bytes:
+def on_one_line(encoded: bytes) -> bytes:
+    """Escape what JSON allows in a string, and some clients take for the end of a line."""
     if not encoded.isascii():
         for character, escape in _LINE_ENDS.items():
             encoded = encoded.replace(character, escape)

@@ -9,10 +9,11 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from api.schema.adapter import LoadLoraAdapter, UnloadLoraAdapter
+from api.schema.completion import CompletionRequest
 from api.schema.request import ChatCompletionRequest
 from api.schema.response import ErrorBody
 
-_BODIES: tuple[type[BaseModel], ...] = (ChatCompletionRequest, LoadLoraAdapter, UnloadLoraAdapter)
+_BODIES: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest, LoadLoraAdapter, UnloadLoraAdapter)
 _SCHEMAS = "#/components/schemas/{model}"
 _ABOUT = (
     "Multimodal chat over OpenAI's protocol. Point any OpenAI client at `/v1`. Every field is honoured or refused with"

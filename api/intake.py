@@ -11,6 +11,7 @@ from api.fetch import MediaFetcher
 from api.media import MediaSource, Turn, place_media, sources_of
 from api.order import Order
 from api.registry import WorkerRegistry
+from api.schema.completion import CompletionRequest
 from api.schema.request import ChatCompletionRequest
 from api.settings import ApiSettings
 from api.store import MediaStore
@@ -22,6 +23,7 @@ from api.validation import (
     check_model,
     priority,
     processor_params,
+    raw_jobs,
     timeout_s,
     validate,
     with_grammar,
@@ -63,6 +65,11 @@ class Intake:
                 return await self._accept(request, visit, created_s, limit_s)
         except TimeoutError:
             raise DeadlineExceeded(f"The answer was not finished within {limit_s:g} s.") from None
+
+    async def accept_raw(self, request: CompletionRequest, visit: Visit) -> tuple[Order, ...]:
+        """Agree on one job for each prompt, or raise the JobError that says why not."""
+        order = await self.accept(request.as_chat(), visit)
+        return tuple(Order(job, (), order.caller, order.span) for job in raw_jobs(order.job, request))
 
     async def _accept(self, request: ChatCompletionRequest, visit: Visit, created_s: float, limit_s: float) -> Order:
         caller = visit.caller

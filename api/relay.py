@@ -4,14 +4,14 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from api.completion import ChunkWriter, error_frame
+from api.completion import error_frame
 from api.gateway import gateway_of
 from shared.errors import InternalError, JobError
 from shared.events import JobEvent
@@ -21,12 +21,20 @@ logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
+class FrameWriter(Protocol):
+    """Writes events in the shape of one route."""
+
+    def frames(self, events: list[JobEvent]) -> bytes:
+        """The frames of these events, ready to be sent in one piece."""
+        ...
+
+
 class ChatStream(EventSourceResponse):
     """The open stream of one job; however it ends, the job's events are closed with it."""
 
     def __init__(
         self,
-        writer: ChunkWriter,
+        writer: FrameWriter,
         first: list[JobEvent],
         batches: AsyncGenerator[list[JobEvent]],
         keep_alive_s: float,
@@ -55,7 +63,7 @@ class _KeepAlive(ServerSentEvent):
 
 
 async def _frames(
-    writer: ChunkWriter, first: list[JobEvent], batches: AsyncIterator[list[JobEvent]]
+    writer: FrameWriter, first: list[JobEvent], batches: AsyncIterator[list[JobEvent]]
 ) -> AsyncIterator[bytes]:
     try:
         if first:

@@ -12,6 +12,7 @@ import msgspec
 from api.conversation import check_calls
 from api.keyring import Caller
 from api.media import MediaSource
+from api.schema.completion import CompletionRequest
 from api.schema.request import MAX_SEED, ChatCompletionRequest
 from api.tools import Toolbox
 from shared.errors import InvalidRequest, PermissionDenied
@@ -130,6 +131,26 @@ def chat_job(
         tools=toolbox.tools,
         calling=toolbox.calling,
     )
+
+
+def raw_jobs(job: ChatJob, request: CompletionRequest) -> list[ChatJob]:
+    """Return one job for each prompt, to be continued as it stands; draws differ unless the request has a seed."""
+    name = f"cmpl-{uuid4().hex}"
+    ids = [name] if len(request.prompt) == 1 else [f"{name}-{index}" for index in range(len(request.prompt))]
+    return [
+        msgspec.structs.replace(
+            job,
+            id=JobId(job_id),
+            messages=(),
+            prompt=prompt if isinstance(prompt, str) else tuple(prompt),
+            sampling=job.sampling if request.seed is not None else _drawn_anew(job.sampling),
+        )
+        for job_id, prompt in zip(ids, request.prompt, strict=True)
+    ]
+
+
+def _drawn_anew(sampling: SamplingParams) -> SamplingParams:
+    return msgspec.structs.replace(sampling, seed=secrets.randbelow(MAX_SEED + 1))
 
 
 def _check_messages(request: ChatCompletionRequest) -> None:

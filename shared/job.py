@@ -158,6 +158,8 @@ class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """What the model may call."""
     calling: Calling | None = None
     """How calls are written in the prompt and read from the answer; None where there can be none."""
+    prompt: str | tuple[int, ...] | None = None
+    """What is to be continued as it stands, as text or as token ids; then there are no messages."""
 
     @property
     def asked_model(self) -> str:

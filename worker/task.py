@@ -33,6 +33,7 @@ from worker.engine.thread import EngineThread, Step
 from worker.fingerprint import fingerprint
 from worker.lease import Claim, GivenUp
 from worker.models.family import Model
+from worker.models.raw import read_raw
 from worker.outbox import Outbox
 from worker.prepare.decoder import one_request
 from worker.publisher import Publisher
@@ -176,9 +177,7 @@ class ChatTask:
 
     async def _prepare(self, replay: Replay) -> Choices:
         adapter = self._adapter = await self._adapters.hold(self.job.adapter)
-        media = await self._load_media()
-        messages = _as_tuned(self.job.messages, None if adapter is None else adapter.system)
-        prompt = await asyncio.to_thread(self._render, messages, media)
+        prompt = await self._read(None if adapter is None else adapter.system)
         self._check_bias()
         max_tokens = self._max_tokens(prompt)
         self._record.prepare(len(prompt.token_ids))
@@ -192,6 +191,13 @@ class ChatTask:
             return await asyncio.to_thread(self._grammars.compile, grammar, prompt)
         except GrammarError as error:
             raise InvalidRequest(f"the answer can't be made to match what was asked for: {error}") from None
+
+    async def _read(self, system: str | None) -> Prompt:
+        """Return the prompt, of a conversation with this system text where it has none of its own."""
+        if self.job.prompt is not None:
+            return await asyncio.to_thread(read_raw, self._model, self.job.prompt)
+        media = await self._load_media()
+        return await asyncio.to_thread(self._render, _as_tuned(self.job.messages, system), media)
 
     def _render(self, messages: tuple[Message, ...], media: dict[MediaPart, bytes]) -> Prompt:
         with one_request():
@@ -215,7 +221,7 @@ class ChatTask:
             raise ContextLengthExceeded(
                 f"the prompt has {num_prompt_tokens} tokens and the model's context {limit}; "
                 "shorten the conversation or send fewer or smaller media",
-                param="messages",
+                param="messages" if self.job.prompt is None else "prompt",
             )
         if wanted is not None and wanted > room:
             raise ContextLengthExceeded(

@@ -222,7 +222,7 @@ _Body = TypeVar("_Body", bound=BaseModel)
 
 def parse(body: bytes) -> ChatCompletionRequest:
     """Read a request body, or raise InvalidRequest that names the first field that is wrong."""
-    fields = without_neutral(_without_best_of_all(read_fields(body)), REQUEST_FIELDS)
+    fields = without_neutral(without_best_of_all(read_fields(body)), REQUEST_FIELDS)
     if isinstance(fields.get("messages"), list):
         fields["messages"] = [_plain_message(m, i) for i, m in enumerate(fields["messages"])]
     return check_fields(ChatCompletionRequest, fields)
@@ -247,7 +247,7 @@ def check_fields(schema: type[_Body], fields: dict[str, Any]) -> _Body:
         raise _explain(error.errors(include_url=False, include_context=False)[0], fields) from None
 
 
-def _without_best_of_all(fields: dict[str, Any]) -> dict[str, Any]:
+def without_best_of_all(fields: dict[str, Any]) -> dict[str, Any]:
     """The best n of n are all of them: `best_of` asks for nothing where it is `n`."""
     is_all = type(fields.get("best_of")) is int and fields["best_of"] == fields.get("n")
     return {name: value for name, value in fields.items() if not (is_all and name == "best_of")}

@@ -12,7 +12,7 @@ from worker.engine.prompt import Prompt
 from worker.engine.runner import MediaStats
 from worker.engine.sequence import Sequence
 from worker.engine.token import Token
-from worker.models.family import ModelFacts
+from worker.models.family import ModelFacts, RawPrompt
 from worker.models.refusal import check_wishes
 from worker.settings import WorkerSettings
 
@@ -136,6 +136,12 @@ class FakeModel:
             raise InvalidRequest("the fake model repeats the last message, and it has no words", param="messages")
         num_words = sum(len(said) for said in words)
         return Prompt(token_ids=tuple(range(num_words)), tokenizer=Words(words[-1]))
+
+    def prepare_raw(self, prompt: RawPrompt, *, is_bare: bool = False) -> Prompt:
+        """Count one token for each word of a text, which are the answer's as well."""
+        if not isinstance(prompt, str) or not (words := tuple(prompt.split())):
+            raise InvalidRequest("the fake model repeats the words of a text: send one", param="prompt")
+        return Prompt(token_ids=tuple(range(len(words))), tokenizer=Words(words))
 
 
 def load(settings: WorkerSettings, report: Callable[[str], None]) -> FakeModel:

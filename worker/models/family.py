@@ -1,11 +1,14 @@
 """What every model family offers the worker, whatever its checkpoint looks like."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, ProcessorParams, SamplingParams
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
+
+RawPrompt: TypeAlias = str | tuple[int, ...]
+"""A prompt without turns: text, or token ids."""
 
 
 class LoadError(Exception):
@@ -49,5 +52,12 @@ class Model(Protocol):
 
         Called from a pool thread, several at once. Raises InvalidMedia or InvalidRequest for what
         the client can mend.
+        """
+        ...
+
+    def prepare_raw(self, prompt: RawPrompt, *, is_bare: bool = False) -> Prompt:
+        """Return what is continued as it stands: text whose typed control tokens stay text, or token ids as they are.
+
+        Text begins as the tokenizer begins prompts, unless it `is_bare`.
         """
         ...

@@ -25,7 +25,7 @@ from worker.engine.runner import Runner
 from worker.engine.torch_runner import TorchRunner
 from worker.models.adapter import read_adapter
 from worker.models.device import choose_device, choose_dtype, describe
-from worker.models.family import LoadError, ModelFacts
+from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.generic_media import Medium, Wishes, decode, modalities, read_wishes
 from worker.models.generic_network import load_network, read_architecture
 from worker.models.generic_pieces import count_media, find_pieces
@@ -136,6 +136,23 @@ class Generic:
             asked = processor.chat_template_kwargs or {}
             variables = read_variables(self.processor, self.tokenizer, asked, self.escaper)
             return self._render(messages, decoded, wishes, {**variables, **more})
+
+    def prepare_raw(self, prompt: RawPrompt, *, is_bare: bool = False) -> Prompt:
+        """Continue as it stands."""
+        with self.lock:
+            if isinstance(prompt, str):
+                marked = self.escaper.escape(prompt, is_own=False)
+                token_ids = self.tokenizer(marked, add_special_tokens=not is_bare)["input_ids"]
+                prompt = tuple(token_id for token_id in token_ids if token_id != self.escaper.mark_id)
+            told = self.processor(text=["a"], return_tensors="pt")
+        per_token = {name: told[name][:, :1].repeat(1, len(prompt)) for name in _PER_TOKEN if name in told}
+        return Prompt(
+            token_ids=prompt,
+            tokenizer=self.decoder,
+            stop_token_ids=self.stop_token_ids,
+            token_features=per_token,
+            penalizes_prompt=self.counts_prompt,
+        )
 
     def _render(
         self, messages: tuple[Message, ...], media: Media, wishes: Wishes, variables: Mapping[str, Any]

@@ -17,7 +17,7 @@ from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_device, choose_dtype, describe
-from worker.models.family import LoadError, ModelFacts
+from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.internvl2_media import Tiler
 from worker.models.internvl2_weights import build_model, translate_config
 from worker.models.memory import start_runner
@@ -91,11 +91,20 @@ class InternVL2:
         return Prompt(
             token_ids=tuple(token_ids),
             tokenizer=self.decoder,
-            stop_token_ids=frozenset({self.vocabulary.control_ids[self.template.end.token]}),
+            stop_token_ids=self._stop_token_ids,
             strips_answer=True,
             penalizes_prompt=False,
             **self._features(token_ids, [torch.cat(pictures) for pictures in tiles.values()]),
         )
+
+    def prepare_raw(self, prompt: RawPrompt, *, is_bare: bool = False) -> Prompt:
+        """Continue as it stands."""
+        token_ids = self.vocabulary.encode_raw(prompt, is_bare=is_bare)
+        return Prompt(token_ids=token_ids, tokenizer=self.decoder, stop_token_ids=self._stop_token_ids)
+
+    @property
+    def _stop_token_ids(self) -> frozenset[int]:
+        return frozenset({self.vocabulary.control_ids[self.template.end.token]})
 
     def _features(self, token_ids: Sequence[int], media: Sequence[torch.Tensor]) -> dict[str, Any]:
         """Return a prompt's media; tiles know nothing of each other, so any few of them are a piece."""

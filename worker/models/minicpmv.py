@@ -18,7 +18,7 @@ from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_device, choose_dtype, describe
-from worker.models.family import LoadError, ModelFacts
+from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.memory import start_runner
 from worker.models.minicpmv_config import translate_config
 from worker.models.minicpmv_media import Cut, Slicer, strip
@@ -66,12 +66,21 @@ class MiniCPMV:
         return Prompt(
             token_ids=tuple(token_ids),
             tokenizer=self.reader,
-            stop_token_ids=frozenset(self.vocabulary.control_ids[stop] for stop in self.writer.dialect.stops),
+            stop_token_ids=self._stop_token_ids,
             strips_answer=True,
             penalizes_prompt=False,
             rewrites=CLEAN_UP if self.cleans_up else (),
             **self._features(token_ids, [cut.tiles for pictures in cuts.values() for cut in pictures]),
         )
+
+    def prepare_raw(self, prompt: RawPrompt, *, is_bare: bool = False) -> Prompt:
+        """Continue as it stands."""
+        token_ids = self.vocabulary.encode_raw(prompt, is_bare=is_bare)
+        return Prompt(token_ids=token_ids, tokenizer=self.reader, stop_token_ids=self._stop_token_ids)
+
+    @property
+    def _stop_token_ids(self) -> frozenset[int]:
+        return frozenset(self.vocabulary.control_ids[stop] for stop in self.writer.dialect.stops)
 
     def render(
         self,

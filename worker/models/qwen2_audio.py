@@ -22,7 +22,7 @@ from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_device, choose_dtype, describe
-from worker.models.family import LoadError, ModelFacts
+from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.memory import start_runner
 from worker.models.native import build_native
 from worker.models.qwen2_audio_network import Qwen2AudioNetwork, num_rows
@@ -78,9 +78,18 @@ class Qwen2Audio:
         return Prompt(
             token_ids=tuple(token_ids),
             tokenizer=self.decoder,
-            stop_token_ids=frozenset(self.vocabulary.control_ids[stop.token] for stop in (_END, _ENDOFTEXT)),
+            stop_token_ids=self._stop_token_ids,
             **self._features(token_ids, list(recordings.values())),
         )
+
+    def prepare_raw(self, prompt: RawPrompt, *, is_bare: bool = False) -> Prompt:
+        """Continue as it stands."""
+        token_ids = self.vocabulary.encode_raw(prompt, is_bare=is_bare)
+        return Prompt(token_ids=token_ids, tokenizer=self.decoder, stop_token_ids=self._stop_token_ids)
+
+    @property
+    def _stop_token_ids(self) -> frozenset[int]:
+        return frozenset(self.vocabulary.control_ids[stop.token] for stop in (_END, _ENDOFTEXT))
 
     def _features(self, token_ids: Sequence[int], recordings: Sequence[Recording]) -> dict[str, Any]:
         if not recordings:

@@ -17,7 +17,7 @@ from worker.checkpoint import Checkpoint, check_context, locate, read_json, read
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_device, choose_dtype, describe
-from worker.models.family import LoadError, ModelFacts
+from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.memory import start_runner
 from worker.models.native import build_native
 from worker.models.pictures import find_pictures, see
@@ -66,10 +66,24 @@ class QwenVLChat:
         return Prompt(
             token_ids=tuple(token_ids),
             tokenizer=self.decoder,
-            stop_token_ids=frozenset(self.vocabulary.control_ids[token] for token in _STOPS),
+            stop_token_ids=self._stop_token_ids,
             **self._features(token_ids, [(part, media[part]) for part in pictures], processor.max_pixels),
             row_features={"ntk_alpha": self.tricks.ntk_alpha(len(token_ids))},
         )
+
+    def prepare_raw(self, prompt: RawPrompt, *, is_bare: bool = False) -> Prompt:
+        """Continue as it stands."""
+        token_ids = self.vocabulary.encode_raw(prompt, is_bare=is_bare)
+        return Prompt(
+            token_ids=token_ids,
+            tokenizer=self.decoder,
+            stop_token_ids=self._stop_token_ids,
+            row_features={"ntk_alpha": self.tricks.ntk_alpha(len(token_ids))},
+        )
+
+    @property
+    def _stop_token_ids(self) -> frozenset[int]:
+        return frozenset(self.vocabulary.control_ids[token] for token in _STOPS)
 
     def render(self, messages: Sequence[Message], *, escapes: bool = True) -> list[int]:
         """Return the prompt's ids; grounding that anybody types is grounding.

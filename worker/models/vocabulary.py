@@ -89,6 +89,12 @@ class Vocabulary:
                 token_ids += self.encode(text.lstrip() if strips else text, escapes=escapes)
         return token_ids
 
+    def encode_raw(self, prompt: str | tuple[int, ...], *, is_bare: bool) -> tuple[int, ...]:
+        """Return the ids of a prompt without a skeleton; token ids are what they are."""
+        if not isinstance(prompt, str):
+            return prompt
+        return tuple(self.render([*([] if is_bare else self.bos), prompt]))
+
     def encode(self, text: str, *, escapes: bool = True) -> list[int]:
         """Return the ids of one run of text."""
         if not escapes:
