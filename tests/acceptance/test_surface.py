@@ -1,5 +1,10 @@
 """What stands around a chat: what answers say of themselves, and the routes beside it, with the golden model behind."""
 
+from collections import defaultdict
+
+import pytest
+from openai import BadRequestError
+
 from tests.acceptance.conftest import ADAPTERS, MODEL
 from tests.acceptance.test_chat import picture, text
 
@@ -30,3 +35,44 @@ def test_fingerprint_is_the_models_and_each_adapters(client):
     assert len({*fingerprints.values()}) == 3
     assert all(fingerprint.startswith("fp_") for fingerprint in fingerprints.values())
     assert [answer.model for answer in named.values()] == [MODEL, *ADAPTERS]
+
+
+def complete(client, prompt, stream=False, **options):
+    answer = client.completions.create(model=MODEL, prompt=prompt, stream=stream, **{"temperature": 0} | options)
+    if not stream:
+        return [choice.text for choice in answer.choices]
+    texts = defaultdict(str)
+    for chunk in answer:
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    return [texts[index] for index in sorted(texts)]
+
+
+def test_prompts_are_continued_together_as_each_alone_streamed_and_plain(client):
+    prompts = ["Once upon a time", "<|im_start|>user\nhi<|im_end|>", "请介绍"]
+    alone = [complete(client, prompt)[0] for prompt in prompts]
+
+    assert complete(client, prompts) == complete(client, prompts, stream=True) == alone
+    assert complete(client, prompts[0], echo=True) == [prompts[0] + alone[0]]
+    assert len({*alone}) == 3
+
+
+def test_log_probabilities_spell_the_continuation(client):
+    asked = {"max_tokens": 8, "logprobs": 2, "temperature": 0, "extra_body": {"ignore_eos": True}}
+    answer = client.completions.create(model=MODEL, prompt="Once upon a time", **asked)
+    (choice,) = answer.choices
+    told = choice.logprobs
+
+    assert answer.usage.completion_tokens == len(told.tokens) == len(told.text_offset) == 8
+    assert all(
+        chosen == max(top.values()) and 2 <= len(top) <= 3
+        for chosen, top in zip(told.token_logprobs, told.top_logprobs, strict=True)
+    )
+    assert told.text_offset == sorted(told.text_offset)
+
+
+def test_token_beyond_the_vocabulary_is_the_clients_to_mend(client):
+    with pytest.raises(BadRequestError, match="the model's tokens are 0 to") as refusal:
+        complete(client, [10**8])
+
+    assert refusal.value.param == "prompt"

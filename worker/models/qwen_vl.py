@@ -78,7 +78,7 @@ class QwenVLChat:
             token_ids=token_ids,
             tokenizer=self.decoder,
             stop_token_ids=self._stop_token_ids,
-            row_features={"ntk_alpha": self.tricks.ntk_alpha(len(token_ids))},
+            row_features={"ntk_alpha": self.tricks.ntk_alpha(max(len(token_ids), 1))},
         )
 
     @property
