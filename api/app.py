@@ -15,11 +15,11 @@ from api.gateway import open_gateway
 from api.keyring import KeyRing
 from api.limit import BodyLimit
 from api.page import HEADERS, render
-from api.routes import adapters, cancel, chat, completions, events, health, metrics, models, version
+from api.routes import adapters, cancel, chat, completions, events, health, metrics, models, tokens, version
 from api.settings import ApiSettings
 from api.visit import VisitLog
 
-ROUTES = (chat, events, cancel, completions, models, version, adapters, health, metrics)
+ROUTES = (chat, events, cancel, completions, tokens, models, version, adapters, health, metrics)
 
 
 def create_app(settings: ApiSettings, gateway_id: str, departure: Departure) -> FastAPI:

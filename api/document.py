@@ -12,8 +12,16 @@ from api.schema.adapter import LoadLoraAdapter, UnloadLoraAdapter
 from api.schema.completion import CompletionRequest
 from api.schema.request import ChatCompletionRequest
 from api.schema.response import ErrorBody
+from api.schema.tokens import DetokenizeRequest, TokenizeRequest
 
-_BODIES: tuple[type[BaseModel], ...] = (ChatCompletionRequest, CompletionRequest, LoadLoraAdapter, UnloadLoraAdapter)
+_BODIES: tuple[type[BaseModel], ...] = (
+    ChatCompletionRequest,
+    CompletionRequest,
+    TokenizeRequest,
+    DetokenizeRequest,
+    LoadLoraAdapter,
+    UnloadLoraAdapter,
+)
 _SCHEMAS = "#/components/schemas/{model}"
 _ABOUT = (
     "Multimodal chat over OpenAI's protocol. Point any OpenAI client at `/v1`. Every field is honoured or refused with"

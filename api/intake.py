@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import msgspec
 
@@ -13,6 +14,7 @@ from api.order import Order
 from api.registry import WorkerRegistry
 from api.schema.completion import CompletionRequest
 from api.schema.request import ChatCompletionRequest
+from api.schema.tokens import DetokenizeRequest, TokenizeRequest
 from api.settings import ApiSettings
 from api.store import MediaStore
 from api.structure import Wish, find_wish
@@ -21,6 +23,7 @@ from api.validation import (
     chat_job,
     check_media,
     check_model,
+    lookup_job,
     priority,
     processor_params,
     raw_jobs,
@@ -70,6 +73,11 @@ class Intake:
         """Agree on one job for each prompt, or raise the JobError that says why not."""
         order = await self.accept(request.as_chat(), visit)
         return tuple(Order(job, (), order.caller, order.span) for job in raw_jobs(order.job, request))
+
+    async def accept_lookup(self, request: TokenizeRequest | DetokenizeRequest, visit: Visit) -> Order:
+        """Agree on a job that asks for the tokens of a prompt, or raise the JobError that says why not."""
+        order = await self.accept(request.as_chat(), visit)
+        return replace(order, job=lookup_job(order.job, request))
 
     async def _accept(self, request: ChatCompletionRequest, visit: Visit, created_s: float, limit_s: float) -> Order:
         caller = visit.caller

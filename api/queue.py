@@ -132,18 +132,18 @@ class JobQueue:
         content = serialize_job("chat", (wire.encode(job),), {}, None, int(now_s * 1000), serializer=wire.encode_arq)
         ttl_ms = int(max(job.deadline_s - now_s, 1.0) * 1000)
         arguments: list[bytes | int | str] = [content, ttl_ms, job.priority * PRIORITY_STEP_MS]
-        return await self._run(job.model, job.key_name, job.id, arguments, self._limits(caller, is_accepted))
+        return await self._run(job.lane, job.key_name, job.id, arguments, self._limits(caller, is_accepted))
 
     async def find_refusal(self, model: str, caller: Caller) -> Refusal | None:
         """Return why a job would not be queued now, if so; nothing is queued or used up."""
         return await self._run(model, caller.name, JobId(""), ["", 0, 0], self._limits(caller, is_accepted=False))
 
     async def _run(
-        self, model: str, key_name: str, job_id: JobId, job: list[bytes | int | str], limits: list[int | str]
+        self, lane: str, key_name: str, job_id: JobId, job: list[bytes | int | str], limits: list[int | str]
     ) -> Refusal | None:
         refused: tuple[bytes, int] | None = await self._enqueue(
             keys=[
-                *(keys.queue(model), keys.payload(job_id), keys.wake(model)),
+                *(keys.queue(lane), keys.payload(job_id), keys.wake(lane)),
                 *(keys.open_jobs(key_name), keys.waiting_jobs(key_name), keys.rate(key_name)),
             ],
             args=[
@@ -182,7 +182,7 @@ class JobQueue:
         ending = wire.encode(Finished(job_id=job.id, attempt=0, seq=last_seq + 1, reason=reason, usage=usage))
         newest: int | None = await self._cancel(
             keys=[
-                *(keys.queue(job.model), keys.inflight(job.model)),
+                *(keys.queue(job.lane), keys.inflight(job.lane)),
                 *(keys.payload(job.id), keys.lease(job.id), keys.log(job.id)),
             ],
             args=[

@@ -14,10 +14,11 @@ from api.keyring import Caller
 from api.media import MediaSource
 from api.schema.completion import CompletionRequest
 from api.schema.request import MAX_SEED, ChatCompletionRequest
+from api.schema.tokens import DetokenizeRequest, TokenizeRequest
 from api.tools import Toolbox
 from shared.errors import InvalidRequest, PermissionDenied
 from shared.fleet import WorkerInfo
-from shared.job import ChatJob, JobId, Message, ProcessorParams, SamplingParams
+from shared.job import ChatJob, JobId, Lookup, Message, ProcessorParams, SamplingParams
 
 
 def validate(request: ChatCompletionRequest, worker: WorkerInfo, max_n: int) -> SamplingParams:
@@ -147,6 +148,18 @@ def raw_jobs(job: ChatJob, request: CompletionRequest) -> list[ChatJob]:
         )
         for job_id, prompt in zip(ids, request.prompt, strict=True)
     ]
+
+
+def lookup_job(job: ChatJob, request: TokenizeRequest | DetokenizeRequest) -> ChatJob:
+    """Return the job that asks only which tokens the prompt has."""
+    prompt = request.raw_prompt()
+    return msgspec.structs.replace(
+        job,
+        id=JobId(f"tok-{uuid4().hex}"),
+        messages=job.messages if prompt is None else (),
+        prompt=prompt,
+        lookup=Lookup(is_bare=request.is_bare()),
+    )
 
 
 def _drawn_anew(sampling: SamplingParams) -> SamplingParams:

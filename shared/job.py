@@ -121,6 +121,13 @@ AS_TRAINED = ProcessorParams()
 """No wish: media are prepared as the model's authors prepare them."""
 
 
+class Lookup(msgspec.Struct, frozen=True):
+    """What is asked of a tokenizer instead of an answer."""
+
+    is_bare: bool = False
+    """Whether text begins without what the tokenizer puts in front of prompts."""
+
+
 class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """One chat completion, as it lies in the queue.
 
@@ -160,8 +167,20 @@ class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """How calls are written in the prompt and read from the answer; None where there can be none."""
     prompt: str | tuple[int, ...] | None = None
     """What is to be continued as it stands, as text or as token ids; then there are no messages."""
+    lookup: Lookup | None = None
+    """Asks only which tokens the prompt has; None asks for an answer."""
+
+    @property
+    def lane(self) -> str:
+        """The queue it waits in: its model's, or beside that the one of jobs that take no row of the engine."""
+        return self.model if self.lookup is None else lookup_lane(self.model)
 
     @property
     def asked_model(self) -> str:
         """The id the client asked for."""
         return self.adapter or self.model
+
+
+def lookup_lane(model: str) -> str:
+    """Return the lane of a model's lookups."""
+    return f"{model}#lookup"

@@ -16,7 +16,7 @@ from shared.catalogue import MODEL_TYPES, Family
 from shared.connection import open_redis, wait_for_redis
 from shared.fleet import WorkerInfo, WorkerState
 from shared.grammar import GRAMMAR_LIMITS
-from shared.job import ChatJob
+from shared.job import ChatJob, lookup_lane
 from shared.logs import current_job
 from shared.tracing import Tracing, open_tracing
 from worker.adapters import Adapters
@@ -48,6 +48,8 @@ logger = logging.getLogger(__name__)
 NUM_RETRIES = 60
 """A worker outlasts a Redis that is away for a minute; nobody waits for its commands as clients do."""
 
+LOOKUPS_AT_ONCE = 2
+"""Jobs that only ask the tokenizer, beside those in the engine's rows."""
 HURRY_S = 1.0
 """What the current step may take to end when there is a hurry."""
 
@@ -75,7 +77,7 @@ class Worker:
         info, loop = heartbeat.info, asyncio.get_running_loop()
         max_num_seqs = min(settings.max_num_seqs, model.facts.max_num_seqs or settings.max_num_seqs)
         heartbeat.update(slots=max_num_seqs)
-        self._publisher = Publisher(redis, info.model, self._tasks.fence)
+        self._publisher = Publisher(redis, self._tasks.fence)
         engine = Engine(
             model.runner,
             max_num_seqs,
@@ -89,12 +91,17 @@ class Worker:
         )
         self._grammars = Grammars(model.runner.vocab_size, GRAMMAR_LIMITS)
         self._adapters = Adapters(redis, heartbeat, model, self._engine)
-        self._queue = QueueWorker(
-            redis,
-            Leases(redis, info.id, info.model, settings.lease_s),
-            model=info.model,
-            max_jobs=max_num_seqs,
-            lease_s=settings.lease_s,
+        self._queue = self._claimer(info.model, max_num_seqs)
+        self._lookups = self._claimer(lookup_lane(info.model), LOOKUPS_AT_ONCE)
+
+    def _claimer(self, lane: str, max_jobs: int) -> QueueWorker:
+        lease_s = self._settings.lease_s
+        return QueueWorker(
+            self._redis,
+            Leases(self._redis, self._heartbeat.info.id, lane, lease_s),
+            model=lane,
+            max_jobs=max_jobs,
+            lease_s=lease_s,
             run=self._run_job,
             on_fenced=self._tasks.fence,
         )
@@ -112,16 +119,19 @@ class Worker:
             background = [
                 group.create_task(self._publisher.run()),
                 group.create_task(self._queue.renew()),
+                group.create_task(self._lookups.renew()),
                 group.create_task(self._adapters.run()),
                 group.create_task(self._watch_steps(stop)),
                 group.create_task(listen_for_cancels(self._redis, self._heartbeat.info.id, self._tasks.cancel)),
             ]
-            claiming = group.create_task(self._queue.main())
+            claiming = [group.create_task(queue.main()) for queue in (self._queue, self._lookups)]
             await self._announce(WorkerState.READY)
             await stop.asked.wait()
             await self._announce(WorkerState.DRAINING)
-            claiming.cancel()
-            await self._queue.drain(self._settings.drain_timeout_s, stop.hurry)
+            for task in claiming:
+                task.cancel()
+            drain_s = self._settings.drain_timeout_s
+            await asyncio.gather(*(queue.drain(drain_s, stop.hurry) for queue in (self._queue, self._lookups)))
             for task in background:
                 task.cancel()
         self._engine.stop(HURRY_S if stop.hurry.is_set() else None)

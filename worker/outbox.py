@@ -32,6 +32,7 @@ class Outbox:
     def __init__(self, job: ChatJob, claim: Claim) -> None:
         self.job_id = job.id
         self.gateway = job.gateway
+        self.lane = job.lane
         self.log_ttl_s = job.log_ttl_s
         self.holder = claim.holder
         self.last_seq = 0

@@ -55,9 +55,8 @@ class Publisher:
     `on_fenced` is called with the id of a job that somebody else holds by now.
     """
 
-    def __init__(self, redis: Redis, model: str, on_fenced: Callable[[JobId], None]) -> None:
+    def __init__(self, redis: Redis, on_fenced: Callable[[JobId], None]) -> None:
         self._publish = redis.register_script(_PUBLISH)
-        self._inflight = keys.inflight(model)
         self._on_fenced = on_fenced
         self._waiting: dict[JobId, Outbox] = {}
         self._has_waiting = asyncio.Event()
@@ -88,19 +87,19 @@ class Publisher:
                     sent.set_result(None)
 
     async def _send(self, outboxes: list[Outbox]) -> None:
-        arguments: defaultdict[str, list[str | bytes | int]] = defaultdict(list)
+        arguments: defaultdict[tuple[str, str], list[str | bytes | int]] = defaultdict(list)
         for outbox in outboxes:
             for event in outbox.take():
-                arguments[outbox.gateway] += _arguments(outbox, event)
-        for gateway, events in arguments.items():
-            await self._send_to(gateway, events)
+                arguments[outbox.gateway, outbox.lane] += _arguments(outbox, event)
+        for (gateway, lane), events in arguments.items():
+            await self._send_to(gateway, lane, events)
 
-    async def _send_to(self, gateway: str, events: list[str | bytes | int]) -> None:
+    async def _send_to(self, gateway: str, lane: str, events: list[str | bytes | int]) -> None:
         prefixes = [keys.lease(JobId("")), keys.log(JobId("")), keys.payload(JobId(""))]
         arguments = [wire.VERSION, *prefixes, RUNNING_LOG_TTL_S, *events]
         while True:
             try:
-                fenced = await self._publish(keys=[keys.events(gateway), self._inflight], args=arguments)
+                fenced = await self._publish(keys=[keys.events(gateway), keys.inflight(lane)], args=arguments)
             except RedisError as error:  # the log refuses what arrived before the cut
                 logger.warning("publishing waits for Redis: %s", error)
                 await asyncio.sleep(RETRY_PAUSE_S)

@@ -19,7 +19,7 @@ from shared.errors import (
     StreamInterrupted,
     WorkerLost,
 )
-from shared.events import FinishReason
+from shared.events import FinishReason, Usage
 from shared.job import ChatJob, JobId, MediaPart, Message, Role, TextPart
 from worker.adapters import Adapter, Adapters
 from worker.calls.prompt import prepare
@@ -33,7 +33,7 @@ from worker.engine.thread import EngineThread, Step
 from worker.fingerprint import fingerprint
 from worker.lease import Claim, GivenUp
 from worker.models.family import Model
-from worker.models.raw import read_raw
+from worker.models.raw import read_raw, spelled
 from worker.outbox import Outbox
 from worker.prepare.decoder import one_request
 from worker.publisher import Publisher
@@ -162,6 +162,8 @@ class ChatTask:
             raise StreamInterrupted("Part of the answer was lost with Redis's data; please ask again.")
         if self._claim.num_lost >= MAX_LOST_WORKERS:
             raise WorkerLost(f"{self._claim.num_lost} workers died or broke on this request; it is not tried again")
+        if self.job.lookup is not None:
+            return await self._look_up()
         choices = await self._prepare(replay)
         if self._is_cancelled:
             self._outcome = FinishReason.CANCELLED
@@ -174,6 +176,14 @@ class ChatTask:
         if self._is_given_up:
             raise GivenUp
         return None
+
+    async def _look_up(self) -> None:
+        """Tell the prompt's tokens, which nobody generates."""
+        adapter = self._adapter = await self._adapters.hold(self.job.adapter)
+        prompt = await self._read(None if adapter is None else adapter.system)
+        self._outbox.extend(0, "", (), spelled(prompt))
+        self._outcome = FinishReason.STOP
+        self._outbox.finish(FinishReason.STOP, Usage(len(prompt.token_ids), 0))
 
     async def _prepare(self, replay: Replay) -> Choices:
         adapter = self._adapter = await self._adapters.hold(self.job.adapter)
@@ -195,7 +205,7 @@ class ChatTask:
     async def _read(self, system: str | None) -> Prompt:
         """Return the prompt, of a conversation with this system text where it has none of its own."""
         if self.job.prompt is not None:
-            return await asyncio.to_thread(read_raw, self._model, self.job.prompt)
+            return await asyncio.to_thread(read_raw, self._model, self.job.prompt, self.job.lookup)
         media = await self._load_media()
         return await asyncio.to_thread(self._render, _as_tuned(self.job.messages, system), media)
 

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import httpx2
 import pytest
 from openai import BadRequestError
 
@@ -76,3 +77,77 @@ def test_token_beyond_the_vocabulary_is_the_clients_to_mend(client):
         complete(client, [10**8])
 
     assert refusal.value.param == "prompt"
+
+
+def tokenize(stack, **body):
+    return httpx2.post(f"{stack.url}/tokenize", json={"model": MODEL} | body, timeout=60)
+
+
+def test_tokens_of_a_text_are_those_that_are_continued(stack, client):
+    told = tokenize(stack, prompt="Once <|im_end|>早", return_token_strs=True).json()
+    bare = tokenize(stack, prompt="Once <|im_end|>早", add_special_tokens=False).json()
+    answer = client.completions.create(model=MODEL, prompt="Once <|im_end|>早", max_tokens=1)
+    text = httpx2.post(f"{stack.url}/detokenize", json={"model": MODEL, "tokens": bare["tokens"]}).json()
+
+    assert told["count"] == len(told["tokens"]) == len(told["token_strs"]) == answer.usage.prompt_tokens
+    assert (told["tokens"][1:], bare["token_strs"], bare["count"]) == (bare["tokens"], None, told["count"] - 1)
+    assert told["token_strs"][0] == "<s>"
+    assert text["prompt"].strip() == "Once <|im_end|>早"
+    assert told["max_model_len"] > 100
+    assert tokenize(stack, prompt="", add_special_tokens=False).json()["tokens"] == []
+
+
+@pytest.mark.parametrize("model", [MODEL, ADAPTERS[0]])
+def test_tokens_of_a_conversation_are_those_that_the_model_reads(stack, client, media_url, model):
+    messages = [{"role": "user", "content": [picture(media_url), text("What is this?")]}]
+    told = tokenize(stack, model=model, messages=messages).json()
+    answer = client.chat.completions.create(model=model, messages=messages, max_tokens=6, temperature=0)
+    again = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": "What is this?"}], max_tokens=6, temperature=0
+    )
+    words = tokenize(stack, model=model, messages=[{"role": "user", "content": "What is this?"}]).json()
+
+    assert told["count"] == answer.usage.prompt_tokens
+    assert complete_with(client, model, words["tokens"]) == again.choices[0].message.content
+
+
+def complete_with(client, model, tokens):
+    answer = client.completions.create(model=model, prompt=tokens, max_tokens=6, temperature=0)
+    return answer.choices[0].text.strip()
+
+
+def test_tokens_are_told_while_every_row_is_taken(stack, client):
+    """The engine has sixteen rows; a lookup waits for none."""
+    asked = {"max_tokens": 1900, "temperature": 2.0, "extra_body": {"ignore_eos": True}, "stream": True}
+    with client.completions.create(model=MODEL, prompt="a", n=16, **asked) as stream:
+        told = [tokenize(stack, prompt="Once").status_code for _ in range(3)]
+        ends = [choice.finish_reason for chunk, _ in zip(stream, range(200), strict=False) for choice in chunk.choices]
+
+    assert told == [200, 200, 200]
+    assert {*ends} == {None}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "prompt"),
+        ({"prompt": "a", "messages": [{"role": "user", "content": "a"}]}, "prompt"),
+        ({"prompt": "a", "images": ["x"]}, "images"),
+        ({"messages": [{"role": "user", "content": "a"}], "add_special_tokens": True}, "add_special_tokens"),
+        ({"messages": []}, "messages"),
+        ({"prompt": "a", "temperature": 1}, "temperature"),
+        ({"prompt": ["a"]}, "prompt"),
+    ],
+)
+def test_wrong_question_to_the_tokenizer_is_refused_by_name(stack, body, param):
+    answer = tokenize(stack, **body)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+def test_tokens_that_the_model_does_not_have_are_refused(stack):
+    answer = httpx2.post(f"{stack.url}/detokenize", json={"model": MODEL, "tokens": [1, 10**7]})
+
+    assert answer.status_code == 400
+    assert "the model's tokens are 0 to" in answer.json()["error"]["message"]

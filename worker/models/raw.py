@@ -1,24 +1,31 @@
 """A prompt that is continued as it stands, for any family."""
 
 from shared.errors import InvalidRequest
+from shared.job import Lookup
+from shared.progress import Candidate, TokenLogprob
 from worker.engine.prompt import Prompt
 from worker.models.family import Model, RawPrompt
 
 
-def read_raw(model: Model, given: RawPrompt, *, is_bare: bool = False) -> Prompt:
-    """Return the prompt; raises InvalidRequest if it has no token, or one that the model doesn't have."""
+def read_raw(model: Model, given: RawPrompt, lookup: Lookup | None = None) -> Prompt:
+    """Return the prompt; raises InvalidRequest if it has a token that the model doesn't have, or none to answer to."""
     if not isinstance(given, str):
-        check_tokens(model, given, "prompt")
-    prompt = model.prepare_raw(given, is_bare=is_bare)
-    if not prompt.token_ids and not is_bare:
+        _check_tokens(model, given)
+    prompt = model.prepare_raw(given, is_bare=lookup is not None and lookup.is_bare)
+    if lookup is None and not prompt.token_ids:
         raise InvalidRequest("the prompt has no token to go on from; send some text", param="prompt")
     return prompt
 
 
-def check_tokens(model: Model, token_ids: tuple[int, ...], param: str) -> None:
-    """Raise InvalidRequest for an id that no token of the model has."""
+def _check_tokens(model: Model, token_ids: tuple[int, ...]) -> None:
     size = model.runner.vocab_size
     if wrong := next((token_id for token_id in token_ids if token_id >= size), None):
         raise InvalidRequest(
-            f"{param} names the token {wrong}, but the model's tokens are 0 to {size - 1}", param=param
+            f"prompt names the token {wrong}, but the model's tokens are 0 to {size - 1}", param="prompt"
         )
+
+
+def spelled(prompt: Prompt) -> tuple[TokenLogprob, ...]:
+    """Return the prompt's tokens, each by itself; how likely they were nobody asked."""
+    tell = prompt.tokenizer.token_bytes
+    return tuple(TokenLogprob(Candidate(token_id, 0.0, tell(token_id))) for token_id in prompt.token_ids)
