@@ -15,11 +15,23 @@ from api.gateway import open_gateway
 from api.keyring import KeyRing
 from api.limit import BodyLimit
 from api.page import HEADERS, render
-from api.routes import adapters, cancel, chat, completions, events, health, metrics, models, tokens, version
+from api.routes import (
+    adapters,
+    cancel,
+    chat,
+    completions,
+    events,
+    health,
+    metrics,
+    models,
+    tokens,
+    transcriptions,
+    version,
+)
 from api.settings import ApiSettings
 from api.visit import VisitLog
 
-ROUTES = (chat, events, cancel, completions, tokens, models, version, adapters, health, metrics)
+ROUTES = (chat, events, cancel, completions, tokens, transcriptions, models, version, adapters, health, metrics)
 
 
 def create_app(settings: ApiSettings, gateway_id: str, departure: Departure) -> FastAPI:

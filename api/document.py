@@ -13,12 +13,14 @@ from api.schema.completion import CompletionRequest
 from api.schema.request import ChatCompletionRequest
 from api.schema.response import ErrorBody
 from api.schema.tokens import DetokenizeRequest, TokenizeRequest
+from api.schema.transcription import TranscriptionRequest
 
 _BODIES: tuple[type[BaseModel], ...] = (
     ChatCompletionRequest,
     CompletionRequest,
     TokenizeRequest,
     DetokenizeRequest,
+    TranscriptionRequest,
     LoadLoraAdapter,
     UnloadLoraAdapter,
 )
@@ -73,8 +75,17 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def json_body(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a route that reads it by itself, for its `openapi_extra`."""
+    return _body("application/json", model, example)
+
+
+def form_body(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
+    """The form of a route that reads it by itself, for its `openapi_extra`."""
+    return _body("multipart/form-data", model, example)
+
+
+def _body(kind: str, model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
     schema = {"$ref": _SCHEMAS.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}}
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema, "example": example}}}}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:

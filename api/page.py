@@ -46,7 +46,7 @@ def _route(method: str, path: str, operation: Mapping[str, Any], document: Mappi
         rows = [(p["name"], _type(p["schema"]), p.get("description", "")) for p in parameters]
         yield _table("Parameters", rows)
     if "requestBody" in operation:
-        content = operation["requestBody"]["content"]["application/json"]
+        (content,) = operation["requestBody"]["content"].values()
         schema = _resolve(content["schema"], document)
         yield _table("Body", [(n, _type(p), p.get("description", "")) for n, p in schema["properties"].items()])
         yield f"<h3>Example</h3><pre>{escape(json.dumps(content['example'], indent=2, ensure_ascii=False))}</pre>"

@@ -114,3 +114,49 @@ def test_every_form_and_a_streamed_second_turn_of_the_guide(walk, station):
 @pytest.mark.parametrize("station", guide.stations("qwen2-audio-7b-instruct"), ids=lambda station: station.field)
 def test_curl_asks_as_the_guide_does(walk, station):
     guide.check_curl(walk, station)
+
+
+def transcribe(walk, name="speech.wav", **fields):
+    with (MEDIA / name).open("rb") as recording:
+        return walk.client.audio.transcriptions.create(model=MODEL, file=recording, **fields)
+
+
+def test_transcription_is_what_the_chat_answers(walk):
+    encoded = base64.b64encode((MEDIA / "speech.wav").read_bytes()).decode()
+    instruction = "Detect the language and recognize the speech: The language is en. Style and context: birds"
+    content = [{"type": "audio_url", "audio_url": encoded}, {"type": "text", "text": instruction}]
+    chat = walk.client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": content}], temperature=0
+    )
+    fields = {"language": "en", "prompt": "birds"}
+
+    plain = transcribe(walk, **fields)
+    events = list(transcribe(walk, stream=True, **fields))
+
+    assert plain.text == chat.choices[0].message.content == transcribe(walk, response_format="text", **fields)
+    assert "".join(event.delta for event in events[:-1]) == events[-1].text == plain.text
+    assert {event.type for event in events[:-1]} == {"transcript.text.delta"}
+    assert events[-1].type == "transcript.text.done"
+    assert events[-1].usage.model_dump() == plain.usage.model_dump()
+    assert plain.usage.input_tokens == chat.usage.prompt_tokens
+    assert plain.usage.input_token_details.audio_tokens == chat.usage.prompt_tokens_details.audio_tokens > 10
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "param"),
+    [
+        ("speech.wav", {"response_format": "srt"}, "response_format"),
+        ("speech.wav", {"response_format": "verbose_json"}, "response_format"),
+        ("speech.wav", {"temperature": 2}, "temperature"),
+        ("speech.wav", {"language": "<|en|>"}, "language"),
+        ("speech.wav", {"timestamp_granularities": ["word"]}, "timestamp_granularities"),
+        ("speech.wav", {"include": ["logprobs"]}, "include"),
+        ("speech.wav", {"extra_body": {"n": 2}}, "n"),
+        ("../cases/audio.json", {}, "file"),
+    ],
+)
+def test_transcription_that_can_not_be_had_is_refused_by_name(walk, name, fields, param, tmp_path):
+    with pytest.raises(BadRequestError) as refusal:
+        transcribe(walk, name, **fields)
+
+    assert refusal.value.param == param
