@@ -35,6 +35,19 @@ _FIELDS: Mapping[str, str] = {
     "temperature": "0 always takes the likeliest token; the model's own default if absent.",
     "top_p": "Sample from the likeliest tokens that have this probability together.",
     "top_k": "Sample from this many of the likeliest tokens; 0 and -1 are all.",
+    "min_p": "Drop tokens less likely than this share of the likeliest.",
+    "repetition_penalty": "Above 1 makes tokens of prompt and answer less likely; the model's own default if absent.",
+    "presence_penalty": "Taken from the logit of each token that the answer has already.",
+    "frequency_penalty": "The same, once for each time that the answer has it.",
+    "logit_bias": "Token id, as a string, and what is added to its logit.",
+    "n": "Answers to the prompt, up to the server's `--max_n`; 1 if absent.",
+    "logprobs": "Tell each token's log-probability.",
+    "top_logprobs": "And those of so many of the likeliest tokens at its place.",
+    "min_tokens": "The answer doesn't end by itself before it has so many tokens.",
+    "ignore_eos": "Go on where the model would end its answer.",
+    "timeout": "Seconds from acceptance to the last token, up to the server's `--request_timeout_s`.",
+    "priority": "Lower is served earlier; 0 if absent, and not below what the API key may ask for.",
+    "prompt": "A string, token ids, or a list of either; each prompt has its own choices.",
     "seed": "The same seed gives the same answer.",
     "stop": "The answer ends before the first of these.",
     "max_tokens": "Most tokens of the answer; older name of `max_completion_tokens`.",
@@ -88,6 +101,11 @@ def _body(kind: str, model: type[BaseModel], example: Mapping[str, Any]) -> dict
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema, "example": example}}}}
 
 
+def body_models() -> tuple[type[BaseModel], ...]:
+    """The schemas of the bodies that routes read by themselves."""
+    return _BODIES
+
+
 def describe(app: FastAPI) -> dict[str, Any]:
     """Return the document of all that is mounted."""
     document = get_openapi(title="Baton", version=version("baton"), description=_ABOUT, routes=app.routes)
@@ -98,8 +116,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for model in _BODIES:
         schema = model.model_json_schema(ref_template=_SCHEMAS)
         schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
-    for name, about in _FIELDS.items():
-        schemas[ChatCompletionRequest.__name__]["properties"][name].setdefault("description", about)
+    for model in _BODIES:
+        for name, field in schemas[model.__name__]["properties"].items():
+            if name in _FIELDS:
+                field.setdefault("description", _FIELDS[name])
     for name in ("HTTPValidationError", "ValidationError"):  # what is wrong with a parameter is told as all else is
         schemas.pop(name, None)
     for operation in (operation for path in document["paths"].values() for operation in path.values()):

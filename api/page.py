@@ -43,12 +43,12 @@ def _route(method: str, path: str, operation: Mapping[str, Any], document: Mappi
     yield f"<section><h2><code>{method} {escape(path)}</code></h2>"
     yield f"<p><b>{escape(operation['summary'])}.</b> {_prose(operation.get('description', ''))}</p>"
     if parameters := operation.get("parameters"):
-        rows = [(p["name"], _type(p["schema"]), p.get("description", "")) for p in parameters]
+        rows = [(p["name"], words_of(p["schema"]), p.get("description", "")) for p in parameters]
         yield _table("Parameters", rows)
     if "requestBody" in operation:
         (content,) = operation["requestBody"]["content"].values()
         schema = _resolve(content["schema"], document)
-        yield _table("Body", [(n, _type(p), p.get("description", "")) for n, p in schema["properties"].items()])
+        yield _table("Body", [(n, words_of(p), p.get("description", "")) for n, p in schema["properties"].items()])
         yield f"<h3>Example</h3><pre>{escape(json.dumps(content['example'], indent=2, ensure_ascii=False))}</pre>"
     yield _table("Answers", [(status, "", r.get("description", "")) for status, r in operation["responses"].items()])
     yield "</section>"
@@ -62,16 +62,16 @@ def _table(title: str, rows: list[tuple[str, str, str]]) -> str:
     return f"<h3>{title}</h3><table>{lines}</table>"
 
 
-def _type(schema: Mapping[str, Any]) -> str:
-    """A schema's shape in a few words."""
+def words_of(schema: Mapping[str, Any]) -> str:
+    """Return a schema's shape in a few words."""
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if "enum" in schema or "const" in schema:
         return " or ".join(json.dumps(value) for value in schema.get("enum", [schema.get("const")]))
     if "anyOf" in schema:
-        return " or ".join(kind for part in schema["anyOf"] if (kind := _type(part)) != "null")
+        return " or ".join(kind for part in schema["anyOf"] if (kind := words_of(part)) != "null")
     if schema.get("type") == "array":
-        return f"list of {_type(schema.get('items', {}))}"
+        return f"list of {words_of(schema.get('items', {}))}"
     bounds = [f"{sign} {schema[key]}" for key, sign in _BOUNDS.items() if abs(schema.get(key, 2**31)) < 2**31 - 1]
     return " ".join([str(schema.get("type", "any")), *bounds])
 

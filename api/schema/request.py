@@ -210,7 +210,7 @@ class ChatCompletionRequest(Schema):
     priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
     """Lower is served earlier, as in vLLM; 0 if absent."""
     metadata: Metadata | None = None
-    """Labels of the request's trace; like the next three, without effect on the answer."""
+    """Labels that stand in the request's trace, without effect on the answer."""
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.events import FinishReason
 
@@ -13,6 +13,8 @@ def _is_none(value: object) -> bool:
 
 class PromptTokensDetails(BaseModel):
     """What is to be said of the prompt's tokens."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     audio_tokens: int
     """Those that stand for recordings."""
