@@ -7,6 +7,7 @@ TORCH := 2.13.0
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults soak mutants fuzz check bench bench-peers compose-test lock clean
 
+LITELLM := build/litellm/installed
 BENCHMARKS := queue gateway engine price growth
 
 help:  ## list the targets
@@ -15,7 +16,7 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## serve the small model that comes with Baton and print a curl to ask it
 	@$(BIN)/baton deploy --model_type demo
 
-test: $(INSTALLED)  ## run the tests
+test: $(INSTALLED) $(LITELLM)  ## run the tests
 	# The tests' models are so small that threads only wait for each other; a file's servers start once.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile
 
@@ -60,4 +61,10 @@ clean:  ## remove .venv and everything else that was made here
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# LiteLLM wants other versions of what Baton stands on, so that its tests have it in a place of its own (a minute, once).
+$(LITELLM): tests/clients/litellm.txt
+	$(PYTHON) -m venv build/litellm
+	build/litellm/bin/pip install --disable-pip-version-check --quiet --no-deps -r $<
 	@touch $@

@@ -9,6 +9,8 @@ from openai import BadRequestError
 from tests.acceptance.conftest import ADAPTERS, MODEL
 from tests.acceptance.test_chat import picture, text
 
+pytestmark = pytest.mark.timeout(600)  # whoever comes first starts the worker
+
 
 def ask(client, *content, model=MODEL, **options):
     messages = [{"role": "user", "content": [*content]}]
