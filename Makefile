@@ -66,5 +66,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 # LiteLLM wants other versions of what Baton stands on, so that its tests have it in a place of its own (a minute, once).
 $(LITELLM): tests/clients/litellm.txt
 	$(PYTHON) -m venv build/litellm
-	build/litellm/bin/pip install --disable-pip-version-check --quiet --no-deps -r $<
+	build/litellm/bin/pip install --disable-pip-version-check --quiet --no-compile --no-deps -r $<
 	@touch $@

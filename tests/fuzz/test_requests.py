@@ -59,6 +59,7 @@ def growth(served):
     return lambda: memory().rss - before
 
 
+@pytest.mark.timeout(600)
 async def test_document_describes_what_the_gateway_does(served):
     schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
 
