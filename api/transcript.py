@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel
 
 from api.completion import failure, on_one_line
-from api.schema.request import AudioContent, ChatCompletionRequest, ChatMessage, Content, MediaAddress, TextContent
+from api.schema.request import AudioContent, ChatCompletionRequest, Content, MediaAddress, SpokenMessage, TextContent
 from api.schema.response import ChatCompletion
 from api.schema.transcription import (
     InputTokenDetails,
@@ -45,7 +45,7 @@ def conversation(asked: TranscriptionRequest, recording: bytes, worker: WorkerIn
     ]
     return ChatCompletionRequest(
         model=asked.model,
-        messages=[ChatMessage(role="user", content=content)],
+        messages=[SpokenMessage(role="user", content=content)],
         temperature=asked.temperature or 0.0,
         stream=asked.stream,
     )

@@ -15,8 +15,8 @@ from api.schema.request import (
     MAX_TOP_LOGPROBS,
     WRAPPED,
     ChatCompletionRequest,
-    ChatMessage,
     Schema,
+    SpokenMessage,
     StopString,
     StreamOptions,
     TokenId,
@@ -102,7 +102,7 @@ class CompletionRequest(Schema):
         """What a chat would ask for that asks for such an answer; all but the prompt."""
         own = {"prompt", "echo", "logprobs", "max_tokens", "user", "stream_options"}
         return ChatCompletionRequest(
-            messages=[ChatMessage(role="user", content=[])],
+            messages=[SpokenMessage(role="user", content=[])],
             logprobs=None if self.logprobs is None else True,
             top_logprobs=self.logprobs,
             max_tokens=self.max_tokens or DEFAULT_MAX_TOKENS,

@@ -11,6 +11,7 @@ from api.schema.request import (
     ChatMessage,
     MmProcessorKwargs,
     Schema,
+    SpokenMessage,
     TemplateVariables,
 )
 from shared.errors import InvalidRequest
@@ -47,8 +48,8 @@ class TokenizeRequest(Schema):
         """The chat whose prompt is asked about; it has the conversation's media."""
         own = {"prompt", "messages", "add_special_tokens", "add_generation_prompt", "return_token_strs"}
         asked = {name: getattr(self, name) for name in type(self).model_fields if name not in own}
-        messages = [ChatMessage(role="user", content=[])] if self.messages is None else self.messages
-        return ChatCompletionRequest(messages=messages, **asked)
+        empty: list[ChatMessage] = [SpokenMessage(role="user", content=[])]
+        return ChatCompletionRequest(messages=empty if self.messages is None else self.messages, **asked)
 
     def raw_prompt(self) -> str | None:
         """What is asked about, if it is no conversation."""
@@ -67,7 +68,7 @@ class DetokenizeRequest(Schema):
 
     def as_chat(self) -> ChatCompletionRequest:
         """A chat that is accepted where the question is."""
-        return ChatCompletionRequest(model=self.model, messages=[ChatMessage(role="user", content=[])])
+        return ChatCompletionRequest(model=self.model, messages=[SpokenMessage(role="user", content=[])])
 
     def raw_prompt(self) -> tuple[int, ...]:
         """What is asked about."""
