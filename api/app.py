@@ -8,6 +8,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse
 
 from api.auth import ApiKeyGuard
+from api.batch.upload import FORM_BYTES
 from api.departure import Departure
 from api.document import describe
 from api.errors import translate_errors
@@ -17,10 +18,12 @@ from api.limit import BodyLimit
 from api.page import HEADERS, render
 from api.routes import (
     adapters,
+    batches,
     cancel,
     chat,
     completions,
     events,
+    files,
     health,
     metrics,
     models,
@@ -31,25 +34,41 @@ from api.routes import (
 from api.settings import ApiSettings
 from api.visit import VisitLog
 
-ROUTES = (chat, events, cancel, completions, tokens, transcriptions, models, version, adapters, health, metrics)
+ROUTES = (
+    chat,
+    events,
+    cancel,
+    completions,
+    tokens,
+    transcriptions,
+    files,
+    batches,
+    models,
+    version,
+    adapters,
+    health,
+    metrics,
+)
 
 
 def create_app(settings: ApiSettings, gateway_id: str, departure: Departure) -> FastAPI:
     """Return the application; its parts live from startup to shutdown. Raises KeyFileError."""
+    keyring = KeyRing(settings.api_key, settings.api_keys_file)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_gateway(settings, gateway_id, departure) as app.state.gateway:
+        async with open_gateway(settings, gateway_id, departure, keyring) as app.state.gateway:
             yield
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(ApiKeyGuard, keyring=KeyRing(settings.api_key, settings.api_keys_file))
+    own_bytes = {files.UPLOAD_PATH: settings.max_file_bytes + FORM_BYTES}
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, own_bytes=own_bytes)
+    app.add_middleware(ApiKeyGuard, keyring=keyring)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["*"],
             expose_headers=["Retry-After"],
         )

@@ -14,18 +14,30 @@ class Departure:
     def __init__(self) -> None:
         self.is_announced = False
         """Whether nobody should send new requests here."""
+        self._hearers: list[Callable[[], object]] = []
         self._error: ServerStopping | None = None
         self._cuts: set[Cut] = set()
 
     def announce(self) -> None:
         """Be no longer ready."""
         self.is_announced = True
+        for hear in self._hearers:
+            hear()
+
+    def tell(self, hear: Callable[[], object]) -> None:
+        """Have `hear` called once it is announced."""
+        self._hearers.append(hear)
 
     def cut(self) -> None:
         """End everything that is open with an error, and all that still comes."""
         self._error = ServerStopping("This server is stopping; please try again.")
         for cut in list(self._cuts):
             cut(self._error)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether open answers are cut off."""
+        return self._error is not None
 
     def check(self) -> None:
         """Raise ServerStopping once open answers are cut off."""

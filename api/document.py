@@ -9,7 +9,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from api.schema.adapter import LoadLoraAdapter, UnloadLoraAdapter
+from api.schema.batch import CreateBatch
 from api.schema.completion import CompletionRequest
+from api.schema.file import FileForm
 from api.schema.request import ChatCompletionRequest
 from api.schema.response import ErrorBody
 from api.schema.tokens import DetokenizeRequest, TokenizeRequest
@@ -21,6 +23,8 @@ _BODIES: tuple[type[BaseModel], ...] = (
     TokenizeRequest,
     DetokenizeRequest,
     TranscriptionRequest,
+    CreateBatch,
+    FileForm,
     LoadLoraAdapter,
     UnloadLoraAdapter,
 )

@@ -36,6 +36,8 @@ PRESENTATIONS: Mapping[ErrorCode, Presentation] = {
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: Presentation(400, _REQUEST),
     ErrorCode.MODEL_NOT_FOUND: Presentation(404, _REQUEST),
     ErrorCode.COMPLETION_NOT_FOUND: Presentation(404, _REQUEST),
+    ErrorCode.FILE_NOT_FOUND: Presentation(404, _REQUEST),
+    ErrorCode.BATCH_NOT_FOUND: Presentation(404, _REQUEST),
     ErrorCode.INVALID_API_KEY: Presentation(401, _REQUEST, {"WWW-Authenticate": "Bearer"}),
     ErrorCode.QUEUE_FULL: Presentation(429, "rate_limit_error"),
     ErrorCode.RATE_LIMIT_EXCEEDED: Presentation(429, "rate_limit_error"),

@@ -3,17 +3,26 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import Request
 from redis.asyncio import Redis
 
 from api.adapters import AdapterDesk
 from api.admission import Admission
+from api.batch.hold import Holds
+from api.batch.ledger import BatchLedger
+from api.batch.pace import Pace
+from api.batch.run import Bench
+from api.batch.runner import BatchRunner
+from api.batch.shelf import FileShelf
+from api.batch.upload import Uploads
 from api.cancellation import Canceller
 from api.departure import Departure
 from api.dispatch import Dispatcher
 from api.fetch import MediaFetcher
 from api.intake import Intake
+from api.keyring import KeyRing
 from api.metrics import GatewayMetrics
 from api.network import CheckedNetwork, is_public
 from api.position import QueuePositions
@@ -43,10 +52,16 @@ class Gateway:
     positions: QueuePositions
     metrics: GatewayMetrics
     tracing: Tracing
+    shelf: FileShelf
+    uploads: Uploads
+    batches: BatchLedger
+    runner: BatchRunner
 
 
 @asynccontextmanager
-async def open_gateway(settings: ApiSettings, gateway_id: str, departure: Departure) -> AsyncIterator[Gateway]:
+async def open_gateway(
+    settings: ApiSettings, gateway_id: str, departure: Departure, keyring: KeyRing
+) -> AsyncIterator[Gateway]:
     """Build the parts and listen for events; Redis need not be there yet."""
     metrics = GatewayMetrics()
     async with AsyncExitStack() as stack:
@@ -56,15 +71,32 @@ async def open_gateway(settings: ApiSettings, gateway_id: str, departure: Depart
         registry, store, queue = WorkerRegistry(redis), MediaStore(redis), JobQueue(redis, settings.max_queue_len)
         admission = Admission(queue, registry, metrics)
         subscriber, positions = EventSubscriber(redis, gateway_id), QueuePositions(redis)
-        dispatcher = Dispatcher(queue, admission, store, subscriber, positions, metrics, departure)
-        for part in (subscriber.listening(), positions.running(), dispatcher.running()):
+        new_dispatcher = partial(Dispatcher, queue, admission, store, subscriber, positions, metrics)
+        dispatcher, intake = (
+            new_dispatcher(departure),
+            Intake(settings, gateway_id, registry, admission, fetcher, store),
+        )
+        shelf = FileShelf(redis)
+        bench = Bench(
+            settings=settings,
+            redis=redis,
+            shelf=shelf,
+            holds=Holds(redis, gateway_id),
+            pace=Pace(redis, registry, queue, settings.max_queue_len),
+            keyring=keyring,
+            intake=intake,
+            new_dispatcher=new_dispatcher,
+            metrics=metrics,
+        )
+        runner = BatchRunner(bench, departure)
+        for part in (subscriber.listening(), positions.running(), dispatcher.running(), runner.running()):
             await stack.enter_async_context(part)
         yield Gateway(
             settings=settings,
             departure=departure,
             redis=redis,
             registry=registry,
-            intake=Intake(settings, gateway_id, registry, admission, fetcher, store),
+            intake=intake,
             dispatcher=dispatcher,
             answers=AnswerLog(redis, settings.request_timeout_s, departure),
             canceller=Canceller(queue),
@@ -72,6 +104,10 @@ async def open_gateway(settings: ApiSettings, gateway_id: str, departure: Depart
             positions=positions,
             metrics=metrics,
             tracing=tracing,
+            shelf=shelf,
+            uploads=Uploads(shelf, settings),
+            batches=BatchLedger(redis, shelf, settings),
+            runner=runner,
         )
 
 

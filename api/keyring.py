@@ -86,6 +86,15 @@ class KeyRing:
                 found = key
         return found
 
+    def named(self, name: str) -> Caller | None:
+        """Return the caller of that name, if the name still has a key."""
+        self._follow_file()
+        if not name:
+            return ANYBODY if self.is_open else None
+        if name == OPERATOR.name and self._operator is not None:
+            return OPERATOR
+        return next((key for key in self._keys if key.name == name), None)
+
     def _follow_file(self) -> None:
         if self._path is None or (stamp := self._read_stamp()) == self._stamp:
             return

@@ -62,6 +62,12 @@ class GatewayMetrics:
         self.itl = _histogram("inter_token_latency", "Time between tokens, as they arrive here.", ITL_BUCKETS_S, own)
         self.e2e = _histogram("e2e_request_latency", "Time from acceptance to the end.", E2E_BUCKETS_S, own)
         self.requeues = Counter("baton:requeues", "Jobs queued again after Redis forgot them.", registry=own)
+        self.batch_lines = Counter(
+            "baton:batch_lines",
+            "Lines of batches that were written down: `completed`, `failed`.",
+            ("outcome",),
+            registry=own,
+        )
         self.redis_reconnects = Counter("baton:redis_reconnects", "Commands tried again on Redis.", registry=own)
 
     def account(self, job: ChatJob) -> "Account":

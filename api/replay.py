@@ -23,6 +23,10 @@ class AnswerLog:
         self._departure = departure
         self._timeout_s = timeout_s
 
+    async def has(self, job_id: JobId) -> bool:
+        """Whether the job waits or runs, or ended a short while ago."""
+        return bool(await self._redis.exists(keys.payload(job_id), keys.log(job_id)))
+
     async def start(self, job_id: JobId) -> Started:
         """Return the event that every log begins with, waiting for it while the job is queued.
 

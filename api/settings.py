@@ -4,6 +4,7 @@ from typing import ClassVar, Self
 
 from pydantic import DirectoryPath, Field, FilePath, SecretStr, model_validator
 
+from api.schema.request import MAX_PRIORITY
 from shared.settings import Listed, Settings
 
 
@@ -58,6 +59,24 @@ class ApiSettings(Settings):
     )
     allow_private_media_hosts: bool = Field(
         False, description="Fetch media from loopback and private addresses too (a trusted network only)."
+    )
+
+    max_file_bytes: int = Field(200 * 2**20, gt=0, description="Largest file that may be uploaded.")
+    max_key_file_bytes: int = Field(2**30, gt=0, description="Most bytes of all files of one API key.")
+    max_all_file_bytes: int = Field(4 * 2**30, gt=0, description="Most bytes of all files; they lie in Redis.")
+    file_ttl_s: int = Field(
+        30 * 86_400, ge=3600, description="A file, or a batch that has ended, is gone after this long at the latest."
+    )
+    max_batch_lines: int = Field(50_000, gt=0, description="Most requests in one batch.")
+    max_open_batches: int = Field(100, gt=0, description="Most batches of one API key that have not ended.")
+    batch_window_s: float = Field(
+        86_400.0, gt=0, description="A batch ends this long after it was made; the API calls it 24h."
+    )
+    batch_priority: int = Field(
+        MAX_PRIORITY + 1,
+        ge=-MAX_PRIORITY,
+        le=MAX_PRIORITY + 1,
+        description="Priority of batches; as it is, every other request goes first.",
     )
 
     @model_validator(mode="after")

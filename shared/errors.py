@@ -5,7 +5,9 @@ JobError
 │   ├── InvalidMedia            a picture, clip, recording or its address is unusable
 │   ├── ContextLengthExceeded   prompt and answer do not fit (known only in the worker)
 │   ├── ModelNotFound           nobody ever served a model of that name
-│   └── CompletionNotFound      nobody ever asked for that answer, or too long ago
+│   ├── CompletionNotFound      nobody ever asked for that answer, or too long ago
+│   ├── FileNotFound            the API key has no such file, or none any more
+│   └── BatchNotFound           the API key has no such batch, or none any more
 ├── InvalidApiKey               missing or wrong key
 ├── TooMuch                     a limit is reached; it says which, and when to come back
 │   ├── QueueFull               as many requests wait as may
@@ -32,6 +34,8 @@ class ErrorCode(StrEnum):
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     MODEL_NOT_FOUND = "model_not_found"
     COMPLETION_NOT_FOUND = "completion_not_found"
+    FILE_NOT_FOUND = "file_not_found"
+    BATCH_NOT_FOUND = "batch_not_found"
     INVALID_API_KEY = "invalid_api_key"
     QUEUE_FULL = "queue_full"
     RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
@@ -85,6 +89,18 @@ class CompletionNotFound(InvalidRequest):
     """No answer of that id is kept."""
 
     code = ErrorCode.COMPLETION_NOT_FOUND
+
+
+class FileNotFound(InvalidRequest):
+    """The API key has no file of that id."""
+
+    code = ErrorCode.FILE_NOT_FOUND
+
+
+class BatchNotFound(InvalidRequest):
+    """The API key has no batch of that id."""
+
+    code = ErrorCode.BATCH_NOT_FOUND
 
 
 class InvalidApiKey(JobError):
@@ -178,6 +194,8 @@ _CLASSES: dict[ErrorCode, type[JobError]] = {
         ContextLengthExceeded,
         ModelNotFound,
         CompletionNotFound,
+        FileNotFound,
+        BatchNotFound,
         InvalidApiKey,
         QueueFull,
         RateLimited,

@@ -88,3 +88,35 @@ def reconcile(model: str) -> str:
 def gpu(host: str, index: str) -> str:
     """Lease of one GPU of one host; the value is the worker that holds it."""
     return f"gpu:{host}:{index}"
+
+
+FILES = "files"
+"""Sorted set of all file ids; the score is the Unix time of their making in ms."""
+OPEN_BATCHES = "open_batches"
+"""Sorted set of batches that have not ended; the score is when the driver's lease expires, in ms of Redis time, or the
+Unix time of their making in seconds, which is long ago, where nobody drives them."""
+
+
+def file(file_id: str) -> str:
+    """Hash: what is known of one file."""
+    return f"file:{file_id}"
+
+
+def pieces(file_id: str) -> str:
+    """Hash: one file's bytes, by the numbers of its pieces; some may be missing, which are none."""
+    return f"pieces:{file_id}"
+
+
+def files_of(key_name: str) -> str:
+    """Sorted set of the files of one API key, as in `files`."""
+    return f"files:{key_name}"
+
+
+def batch(batch_id: str) -> str:
+    """Hash: what is known of one batch, and who drives it (`holder`)."""
+    return f"batch:{batch_id}"
+
+
+def batches_of(key_name: str) -> str:
+    """Sorted set of the batches of one API key; the score is the Unix time of their making in ms."""
+    return f"batches:{key_name}"

@@ -23,6 +23,7 @@ _QUIET = (
     "asyncio",
     "PIL",
     "multipart",
+    "python_multipart",
     "opentelemetry",
 )
 """Libraries that log request content or chatter below WARNING."""
