@@ -151,9 +151,8 @@ class Holds:
 
         If its owner has changed the status meanwhile, that is what stands. Raises LeaseLost.
         """
-        named: list[str | int] = [
-            text for pair in ({"status": to, f"{to}_s": int(time.time())} | facts).items() for text in pair
-        ]
+        written: dict[str, str | int] = {"status": to, f"{to}_s": int(time.time()), **facts}
+        named = [text for pair in written.items() for text in pair]
         answer = await self._advance(
             keys=[keys.batch(hold.batch_id), keys.OPEN_BATCHES],
             args=[hold.holder, batch.status, hold.batch_id if to.is_end else "", batch.file_ttl_s, *named],

@@ -44,7 +44,6 @@ logger = logging.getLogger(__name__)
 OK = 200
 PAUSE_S = 1.0
 """Before a line is asked again that could not be asked."""
-MAX_PAUSE_S = 5.0
 MAX_BREAKS = 3
 """Answers to one line that may break off."""
 
@@ -74,7 +73,7 @@ class _Course:
     """How one attempt went."""
 
     has_own_timeout: bool = False
-    has_events: bool = False
+    was_queued: bool = False
     has_started: bool = False
     usage: Usage | None = None
 
@@ -118,21 +117,22 @@ class Questions:
         """Return what became of the line, however long it takes; raises ServerStopping when this gateway lets go."""
         attempt = num_breaks = 0
         while True:
-            course, pause_s = _Course(), PAUSE_S
+            course = _Course()
             try:
                 return await self._attempt(line, attempt, course)
             except RedisError as error:
                 logger.warning("line %d of %s waits for Redis: %s", line.number, self._batch.id, error)
             except ServerStopping:
                 raise
-            except TooMuch as error:
-                pause_s = min(error.retry_after_s, MAX_PAUSE_S)
+            except TooMuch:
+                pass
             except JobError as error:
                 num_breaks += isinstance(error, StreamInterrupted | CompletionNotFound)
                 if not _may_be_asked_again(error, course, num_breaks):
                     return Reply.refusing(error)
-            attempt += course.has_events
-            await asyncio.sleep(pause_s)
+                course.was_queued |= not isinstance(error, ModelUnavailable)
+            attempt += course.was_queued  # what was not keeps its id
+            await asyncio.sleep(PAUSE_S)
 
     async def _attempt(self, line: Line, attempt: int, course: _Course) -> Reply:
         asked = await self._read(line)
@@ -166,7 +166,7 @@ class Questions:
 async def _noted(batches: AsyncGenerator[list[JobEvent]], course: _Course) -> AsyncGenerator[list[JobEvent]]:
     async with aclosing(batches):
         async for events in batches:
-            course.has_events = True
+            course.was_queued = True
             for event in events:
                 match event:
                     case Started():
