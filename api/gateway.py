@@ -10,13 +10,7 @@ from redis.asyncio import Redis
 
 from api.adapters import AdapterDesk
 from api.admission import Admission
-from api.batch.hold import Holds
-from api.batch.ledger import BatchLedger
-from api.batch.pace import Pace
-from api.batch.run import Bench
-from api.batch.runner import BatchRunner
-from api.batch.shelf import FileShelf
-from api.batch.upload import Uploads
+from api.batch.desk import BatchDesk
 from api.cancellation import Canceller
 from api.departure import Departure
 from api.dispatch import Dispatcher
@@ -52,10 +46,7 @@ class Gateway:
     positions: QueuePositions
     metrics: GatewayMetrics
     tracing: Tracing
-    shelf: FileShelf
-    uploads: Uploads
-    batches: BatchLedger
-    runner: BatchRunner
+    batches: BatchDesk
 
 
 @asynccontextmanager
@@ -72,24 +63,21 @@ async def open_gateway(
         admission = Admission(queue, registry, metrics)
         subscriber, positions = EventSubscriber(redis, gateway_id), QueuePositions(redis)
         new_dispatcher = partial(Dispatcher, queue, admission, store, subscriber, positions, metrics)
-        dispatcher, intake = (
-            new_dispatcher(departure),
-            Intake(settings, gateway_id, registry, admission, fetcher, store),
-        )
-        shelf = FileShelf(redis)
-        bench = Bench(
-            settings=settings,
+        dispatcher = new_dispatcher(departure)
+        intake = Intake(settings, gateway_id, registry, admission, fetcher, store)
+        batches = BatchDesk(
+            settings,
+            gateway_id,
             redis=redis,
-            shelf=shelf,
-            holds=Holds(redis, gateway_id),
-            pace=Pace(redis, registry, queue, settings.max_queue_len),
+            registry=registry,
+            queue=queue,
             keyring=keyring,
             intake=intake,
             new_dispatcher=new_dispatcher,
             metrics=metrics,
+            departure=departure,
         )
-        runner = BatchRunner(bench, departure)
-        for part in (subscriber.listening(), positions.running(), dispatcher.running(), runner.running()):
+        for part in (subscriber.listening(), positions.running(), dispatcher.running(), batches.runner.running()):
             await stack.enter_async_context(part)
         yield Gateway(
             settings=settings,
@@ -104,10 +92,7 @@ async def open_gateway(
             positions=positions,
             metrics=metrics,
             tracing=tracing,
-            shelf=shelf,
-            uploads=Uploads(shelf, settings),
-            batches=BatchLedger(redis, shelf, settings),
-            runner=runner,
+            batches=batches,
         )
 
 

@@ -63,7 +63,7 @@ class ApiSettings(Settings):
 
     max_file_bytes: int = Field(200 * 2**20, gt=0, description="Largest file that may be uploaded.")
     max_key_file_bytes: int = Field(2**30, gt=0, description="Most bytes of all files of one API key.")
-    max_all_file_bytes: int = Field(4 * 2**30, gt=0, description="Most bytes of all files; they lie in Redis.")
+    max_all_file_bytes: int = Field(2 * 2**30, gt=0, description="Most bytes of all files; they lie in Redis.")
     file_ttl_s: int = Field(
         30 * 86_400, ge=3600, description="A file, or a batch that has ended, is gone after this long at the latest."
     )

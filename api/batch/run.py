@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class Equipment:
     """What every run of this gateway works with."""
 
     settings: ApiSettings
@@ -51,9 +51,9 @@ class Bench:
 class BatchRun:
     """Drives one batch under a hold that the runner keeps; what a lost hold doesn't allow is not written."""
 
-    def __init__(self, bench: Bench, hold: Hold) -> None:
+    def __init__(self, equipment: Equipment, hold: Hold) -> None:
         self.hold = hold
-        self._bench = bench
+        self._equipment = equipment
         self._departure = Departure()
         self._window: asyncio.Timeout | None = None
 
@@ -80,7 +80,7 @@ class BatchRun:
             self._window.reschedule(asyncio.get_running_loop().time())
 
     async def _read(self) -> StoredBatch:
-        return await self._bench.holds.read(self.hold)
+        return await self._equipment.holds.read(self.hold)
 
     async def _step(self) -> StoredBatch:
         """Do what the batch's status asks for, and return it as it stands then; may be done again at any time."""
@@ -97,17 +97,19 @@ class BatchRun:
                 return await self._end(batch, BatchStatus.COMPLETED)
 
     async def _check(self, batch: StoredBatch) -> StoredBatch:
-        settings = self._bench.settings
+        settings = self._equipment.settings
         check = InputCheck(batch.endpoint, settings.max_batch_lines, settings.max_body_bytes)
         found = await check.check(self._pieces(batch))
         if found.faults:
             return await self._fail(*found.faults)
         counted = {"total": found.total, "num_lines": found.num_lines}
-        return await self._bench.holds.advance(self.hold, batch, BatchStatus.IN_PROGRESS, model=found.model, **counted)
+        return await self._equipment.holds.advance(
+            self.hold, batch, BatchStatus.IN_PROGRESS, model=found.model, **counted
+        )
 
     async def _answer(self, batch: StoredBatch) -> None:
         """Ask all lines that have no answer, until there is none, the window ends, or somebody stops it."""
-        dispatcher = self._bench.new_dispatcher(self._departure)
+        dispatcher = self._equipment.new_dispatcher(self._departure)
         asking = self._asking(batch, dispatcher)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(batch.expires_s - time.time(), 0)) as self._window, dispatcher.running():
@@ -124,7 +126,7 @@ class BatchRun:
         if batch.status is not BatchStatus.IN_PROGRESS:
             return batch
         if batch.completed + batch.failed >= batch.total:
-            return await self._bench.holds.advance(self.hold, batch, BatchStatus.FINALIZING)
+            return await self._equipment.holds.advance(self.hold, batch, BatchStatus.FINALIZING)
         return await self._end(batch, BatchStatus.EXPIRED) if time.time() >= batch.expires_s else batch
 
     async def _end(self, batch: StoredBatch, status: BatchStatus) -> StoredBatch:
@@ -132,34 +134,40 @@ class BatchRun:
         results = self._results(batch)
         async for line in self._unanswered(batch):
             await results.omit(line, status)
-        await publish(self._bench.shelf, await self._read())
-        return await self._bench.holds.advance(self.hold, batch, status)
+        await publish(self._equipment.shelf, await self._read())
+        return await self._equipment.holds.advance(self.hold, batch, status)
 
     async def _fail(self, *faults: InputFault) -> StoredBatch:
         written = msgspec.json.encode(faults).decode()
-        return await self._bench.holds.advance(self.hold, await self._read(), BatchStatus.FAILED, faults=written)
+        return await self._equipment.holds.advance(self.hold, await self._read(), BatchStatus.FAILED, faults=written)
 
     async def _unanswered(self, batch: StoredBatch) -> AsyncIterator[Line]:
         """Yield the lines that are to be answered still; of a file that was not checked, none."""
         if not batch.total:
             return
-        answered = await self._bench.holds.recorded(batch)
-        async for line in read_lines(self._pieces(batch), self._bench.settings.max_body_bytes):
+        answered = await self._equipment.holds.recorded(batch)
+        async for line in read_lines(self._pieces(batch), self._equipment.settings.max_body_bytes):
             if line.number not in answered:
                 yield line
 
     async def _pieces(self, batch: StoredBatch) -> AsyncIterator[bytes]:
-        file = await patiently(lambda: self._bench.shelf.find(batch.input_file_id, batch.owner))
-        async for piece in self._bench.shelf.read(file, is_patient=True):
+        file = await patiently(lambda: self._equipment.shelf.find(batch.input_file_id, batch.owner))
+        async for piece in self._equipment.shelf.read(file, is_patient=True):
             yield piece
 
     def _asking(self, batch: StoredBatch, dispatcher: Dispatcher) -> Asking:
-        bench = self._bench
-        answers = AnswerLog(bench.redis, bench.settings.request_timeout_s, self._departure)
+        equipment = self._equipment
+        answers = AnswerLog(equipment.redis, equipment.settings.request_timeout_s, self._departure)
         questions = Questions(
-            batch, ENDPOINTS[batch.endpoint], bench.settings, bench.keyring, bench.intake, dispatcher, answers
+            batch,
+            ENDPOINTS[batch.endpoint],
+            equipment.settings,
+            equipment.keyring,
+            equipment.intake,
+            dispatcher,
+            answers,
         )
-        return Asking(questions, self._results(batch), bench.pace, self._departure, batch.model)
+        return Asking(questions, self._results(batch), equipment.pace, self._departure, batch.model)
 
     def _results(self, batch: StoredBatch) -> Results:
-        return Results(self._bench.holds, self.hold, batch, self._bench.metrics)
+        return Results(self._equipment.holds, self.hold, batch, self._equipment.metrics)

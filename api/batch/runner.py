@@ -9,7 +9,7 @@ from redis.exceptions import RedisError
 
 from api.batch.hold import LeaseLost
 from api.batch.record import BatchStatus
-from api.batch.run import BatchRun, Bench
+from api.batch.run import BatchRun, Equipment
 from api.departure import Departure
 from shared.errors import ServerStopping
 
@@ -27,8 +27,8 @@ LEAVE_S = 1.0
 class BatchRunner:
     """Looks for work once a second, and when poked."""
 
-    def __init__(self, bench: Bench, departure: Departure) -> None:
-        self._bench = bench
+    def __init__(self, equipment: Equipment, departure: Departure) -> None:
+        self._equipment = equipment
         self._departure = departure
         self._runs: dict[BatchRun, asyncio.Task[None]] = {}
         self._poked = asyncio.Event()
@@ -69,16 +69,16 @@ class BatchRunner:
         runs = list(self._runs)
         if not runs:
             return
-        for run, status in zip(runs, await self._bench.holds.renew([run.hold for run in runs]), strict=True):
+        for run, status in zip(runs, await self._equipment.holds.renew([run.hold for run in runs]), strict=True):
             if status is None:
                 await self._leave(run)
             elif status is BatchStatus.CANCELLING:
                 run.stop_asking()
 
     async def _claim(self) -> bool:
-        if (hold := await self._bench.holds.claim()) is None:
+        if (hold := await self._equipment.holds.claim()) is None:
             return False
-        run = BatchRun(self._bench, hold)
+        run = BatchRun(self._equipment, hold)
         self._runs[run] = asyncio.create_task(self._drive(run), name=hold.batch_id)
         return True
 
@@ -103,4 +103,4 @@ class BatchRunner:
             await asyncio.wait(tasks)
         for run in runs:
             with suppress(RedisError):  # the lease runs out by itself
-                await self._bench.holds.release(run.hold)
+                await self._equipment.holds.release(run.hold)

@@ -43,13 +43,13 @@ async def create_batch(request: Request, gateway: AskingGateway, caller: Asker) 
     ttl_s = expiry_s(
         None if after is None else after.seconds, gateway.settings.file_ttl_s, "output_expires_after.seconds"
     )
-    file = await gateway.shelf.find(asked.input_file_id, caller.name)
+    file = await gateway.batches.shelf.find(asked.input_file_id, caller.name)
     if file.purpose != "batch":
         raise InvalidRequest(
             f"The file's purpose is {file.purpose}; upload the requests for the purpose batch.", param="input_file_id"
         )
-    batch = await gateway.batches.create(caller.name, asked.endpoint, file, asked.metadata, ttl_s)
-    gateway.runner.poke()
+    batch = await gateway.batches.ledger.create(caller.name, asked.endpoint, file, asked.metadata, ttl_s)
+    gateway.batches.runner.poke()
     return _shown(batch)
 
 
@@ -61,7 +61,7 @@ async def list_batches(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
 ) -> schema.BatchList:
     """List the batches of the API key, newest first."""
-    page = await gateway.batches.page(caller.name, after, limit)
+    page = await gateway.batches.ledger.page(caller.name, after, limit)
     batches = [_shown(batch) for batch in page.records]
     ends = (batches[0].id, batches[-1].id) if batches else (None, None)
     return schema.BatchList(data=batches, first_id=ends[0], last_id=ends[1], has_more=page.has_more)
@@ -70,14 +70,14 @@ async def list_batches(
 @router.get("/v1/batches/{batch_id}", summary="Look at a batch", responses=error_responses(401, 404, 503))
 async def retrieve_batch(batch_id: str, gateway: AskingGateway, caller: Asker) -> schema.Batch:
     """Say how far a batch is."""
-    return _shown(await gateway.batches.find(batch_id, caller.name))
+    return _shown(await gateway.batches.ledger.find(batch_id, caller.name))
 
 
 @router.post("/v1/batches/{batch_id}/cancel", summary="Cancel a batch", responses=error_responses(400, 401, 404, 503))
 async def cancel_batch(batch_id: str, gateway: AskingGateway, caller: Asker) -> schema.Batch:
     """Cancel what is under way; the answers so far are in the output file."""
-    batch = await gateway.batches.cancel(await gateway.batches.find(batch_id, caller.name))
-    gateway.runner.poke()
+    batch = await gateway.batches.ledger.cancel(await gateway.batches.ledger.find(batch_id, caller.name))
+    gateway.batches.runner.poke()
     return _shown(batch)
 
 

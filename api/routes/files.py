@@ -32,7 +32,7 @@ async def create_file(request: Request, gateway: AskingGateway, caller: Asker) -
     announced = request.headers.get("content-length", "")
     num_announced = int(announced) if announced.isdecimal() else 0
     content_type = request.headers.get("content-type", "")
-    return _shown(await gateway.uploads.receive(caller.name, content_type, num_announced, request.stream()))
+    return _shown(await gateway.batches.uploads.receive(caller.name, content_type, num_announced, request.stream()))
 
 
 @router.get("/v1/files", summary="List the files", responses=error_responses(400, 401, 503))
@@ -45,7 +45,7 @@ async def list_files(
     order: Literal["asc", "desc"] = "desc",
 ) -> FileList:
     """List the files of the API key, newest first unless asked otherwise."""
-    page = await gateway.shelf.page(caller.name, purpose, after, limit, is_newest_first=order == "desc")
+    page = await gateway.batches.shelf.page(caller.name, purpose, after, limit, is_newest_first=order == "desc")
     files = [_shown(file) for file in page.records]
     ends = (files[0].id, files[-1].id) if files else (None, None)
     return FileList(data=files, first_id=ends[0], last_id=ends[1], has_more=page.has_more)
@@ -54,7 +54,7 @@ async def list_files(
 @router.get("/v1/files/{file_id}", summary="Look at a file", responses=error_responses(401, 404, 503))
 async def retrieve_file(file_id: str, gateway: AskingGateway, caller: Asker) -> FileObject:
     """Say what is known of a file."""
-    return _shown(await gateway.shelf.find(file_id, caller.name))
+    return _shown(await gateway.batches.shelf.find(file_id, caller.name))
 
 
 @router.get(
@@ -65,17 +65,17 @@ async def retrieve_file(file_id: str, gateway: AskingGateway, caller: Asker) -> 
 )
 async def retrieve_file_content(file_id: str, gateway: AskingGateway, caller: Asker) -> StreamingResponse:
     """Send the bytes of a file."""
-    file = await gateway.shelf.find(file_id, caller.name)
+    file = await gateway.batches.shelf.find(file_id, caller.name)
     length = {"Content-Length": str(file.num_bytes)}  # a download that breaks off is then seen to
-    return StreamingResponse(gateway.shelf.read(file), headers=length, media_type="application/jsonl")
+    return StreamingResponse(gateway.batches.shelf.read(file), headers=length, media_type="application/jsonl")
 
 
 @router.delete("/v1/files/{file_id}", summary="Delete a file", responses=error_responses(400, 401, 404, 503))
 async def delete_file(file_id: str, gateway: AskingGateway, caller: Asker) -> FileDeleted:
     """Forget a file, unless a batch still reads it."""
-    file = await gateway.shelf.find(file_id, caller.name)
-    await gateway.batches.check_unread(file)
-    await gateway.shelf.delete(file)
+    file = await gateway.batches.shelf.find(file_id, caller.name)
+    await gateway.batches.ledger.check_unread(file)
+    await gateway.batches.shelf.delete(file)
     return FileDeleted(id=file.id)
 
 
