@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from api.batch.asking import Asking
 from api.batch.endpoint import ENDPOINTS
-from api.batch.hold import Hold, Holds
+from api.batch.hold import Hold, Holds, LeaseLost
 from api.batch.lines import InputCheck, Line, read_lines
 from api.batch.pace import Pace
 from api.batch.patience import patiently
@@ -27,7 +27,7 @@ from api.keyring import KeyRing
 from api.metrics import GatewayMetrics
 from api.replay import AnswerLog
 from api.settings import ApiSettings
-from shared.errors import JobError, ServerStopping
+from shared.errors import InternalError, JobError, ServerStopping
 
 logger = logging.getLogger(__name__)
 
@@ -59,16 +59,15 @@ class BatchRun:
 
     async def drive(self) -> None:
         """Bring the batch to its end; raises LeaseLost, or ServerStopping after `leave`."""
-        batch = await patiently(self._read)
         try:
-            while not batch.status.is_end:
-                batch = await patiently(self._step)
-                logger.info("%s is %s", batch.id, batch.status)
-        except ServerStopping:
+            await self._walk()
+        except (LeaseLost, ServerStopping):
             raise
         except JobError as error:
-            fault = InputFault(code=error.code, message=error.message)
-            await patiently(lambda: self._fail(fault))
+            await self._break_off(error)
+        except Exception:  # a batch's outermost boundary: what is broken here would be so at the next gateway
+            logger.exception("%s broke", self.hold.batch_id)
+            await self._break_off(InternalError())
 
     def leave(self) -> None:
         """Let go: jobs that are under way go on, for whoever drives the batch next."""
@@ -78,6 +77,16 @@ class BatchRun:
         """Cancel what is under way; `drive` then looks at what the batch has become."""
         if self._window is not None and not self._window.expired():
             self._window.reschedule(asyncio.get_running_loop().time())
+
+    async def _walk(self) -> None:
+        batch = await patiently(self._read)
+        while not batch.status.is_end:
+            batch = await patiently(self._step)
+            logger.info("%s is %s", batch.id, batch.status)
+
+    async def _break_off(self, error: JobError) -> None:
+        fault = InputFault(code=error.code, message=error.message)
+        await patiently(lambda: self._fail(fault))
 
     async def _read(self) -> StoredBatch:
         return await self._equipment.holds.read(self.hold)
@@ -143,9 +152,9 @@ class BatchRun:
 
     async def _unanswered(self, batch: StoredBatch) -> AsyncIterator[Line]:
         """Yield the lines that are to be answered still; of a file that was not checked, none."""
-        if not batch.total:
+        if batch.completed + batch.failed >= batch.total:
             return
-        answered = await self._equipment.holds.recorded(batch)
+        answered = await patiently(lambda: self._equipment.holds.recorded(batch))
         async for line in read_lines(self._pieces(batch), self._equipment.settings.max_body_bytes):
             if line.number not in answered:
                 yield line
@@ -158,9 +167,11 @@ class BatchRun:
     def _asking(self, batch: StoredBatch, dispatcher: Dispatcher) -> Asking:
         equipment = self._equipment
         answers = AnswerLog(equipment.redis, equipment.settings.request_timeout_s, self._departure)
+        if (endpoint := ENDPOINTS.get(batch.endpoint)) is None:
+            raise LeaseLost  # a newer gateway took it in, and one is to go on with it
         questions = Questions(
             batch,
-            ENDPOINTS[batch.endpoint],
+            endpoint,
             equipment.settings,
             equipment.keyring,
             equipment.intake,

@@ -10,9 +10,10 @@ from openai import BadRequestError
 
 from shared import keys
 from shared.errors import ErrorCode
-from tests.api.conftest import MODEL, GatewayProcess, asking, connect, until
+from tests.api.conftest import MODEL, GatewayProcess, asking, connect, served, until
 
 ENDPOINT = "/v1/chat/completions"
+REASON = "baton:admission_rejections_total{"
 HASTY = {"request_timeout_s": 0.5, "batch_window_s": 5}
 
 
@@ -38,6 +39,10 @@ async def ended(client, batch):
 
     await until(has_ended, timeout_s=60)
     return batch
+
+
+async def is_asking(client, batch) -> bool:
+    return (await client.batches.retrieve(batch.id)).status == "in_progress"
 
 
 async def lines_of(client, file_id: str | None) -> dict[str, dict]:
@@ -119,6 +124,19 @@ async def test_batch_that_cannot_be_is_refused_by_name(client, more, param):
     assert refusal.value.param == param
 
 
+async def test_list_of_batches_is_divided_into_pages(client, broker):
+    await broker.delete(keys.batches_of(""))
+    made = [(await start(client, "[]")).id for _ in range(3)]
+
+    newest_first = [batch.id async for batch in client.batches.list(limit=2)]
+    page = await client.batches.list(limit=2)
+
+    assert newest_first == made[::-1]
+    assert page.has_more
+    with pytest.raises(BadRequestError, match="after"):
+        await client.batches.list(after="batch_unknown")
+
+
 async def test_answers_stand_in_the_order_of_the_lines_and_refusals_in_a_file_of_their_own(client, worker):
     batch = await start(
         client,
@@ -186,10 +204,7 @@ async def test_batch_waits_for_a_worker_instead_of_being_refused(client, worker)
     await asyncio.sleep(0.6)  # until the gateway has looked again
     batch = await start(client, line("a"))
 
-    async def is_asking() -> bool:
-        return (await client.batches.retrieve(batch.id)).status == "in_progress"
-
-    await until(is_asking)
+    await until(lambda: is_asking(client, batch))
     await worker.beat()
     await worker.answer("here")
 
@@ -204,17 +219,22 @@ async def test_batch_keeps_to_the_limits_of_its_key_and_is_not_refused_by_them(o
         async with asking(client.chat.completions.create(**body("by hand"))) as answer:
             by_hand = await worker.take()
             batch = await start(client, line("a"), line("b"))
+            await until(lambda: is_asking(client, batch))
+            await asyncio.sleep(0.5)  # it looks for room twice, and is not refused once
+            rejections = (await client.with_options(base_url=gateway.url).get("/metrics", cast_to=str)).partition(
+                REASON
+            )
             await worker.say(by_hand, "ok")
-            await worker.finish(by_hand)
+            await finish(worker, broker, by_hand)
             await answer
         jobs = [by_hand]
         for _ in range(2):
-            await broker.delete(keys.payload(jobs[-1].id))  # as the worker does that ends a job
             jobs.append(await worker.take(timeout_s=30))
             await worker.say(jobs[-1], "ok")
-            await worker.finish(jobs[-1])
+            await finish(worker, broker, jobs[-1])
         batch = await ended(client, batch)
 
+    assert rejections[1] == ""
     assert {job.key_name for job in jobs} == {"one"}
     assert batch.request_counts.completed == 2
 
@@ -281,29 +301,50 @@ async def test_line_that_waited_too_long_is_asked_again(gateways, worker):
     assert text_of(answer) == "now"
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP])
 async def test_successor_of_a_gateway_listens_to_the_jobs_that_it_left(
     own_gateway, gateway, client, worker, broker, signum
 ):
-    doomed = own_gateway()
-    gateway.process.send_signal(signal.SIGSTOP)
-    async with connect(doomed) as first_client:
+    leaving = own_gateway()
+    gateway.process.send_signal(signal.SIGSTOP)  # so that the other one takes the batch
+    async with connect(leaving) as first_client:
         batch = await start(first_client, line("a"), line("b"))
         job = await worker.take()
         await worker.say(job, "half ")
-        doomed.process.send_signal(signum)
+    leaving.process.send_signal(signum)
     gateway.process.send_signal(signal.SIGCONT)
-    await asyncio.to_thread(doomed.process.wait, 30)
+    await until(lambda: has_drivers(broker, batch, 2))
     await worker.say(job, "an answer")
-    await worker.finish(job)
+    await finish(worker, broker, job)
     other = await worker.take(timeout_s=30)
     await worker.say(other, "another")
-    await worker.finish(other)
+    await finish(worker, broker, other)
     batch = await ended(client, batch)
+    leaving.process.send_signal(signal.SIGCONT)  # a gateway that wakes up late has nothing to say
+    await until(lambda: has_left(leaving, signum))
+    batch = await client.batches.retrieve(batch.id)
     answers = await lines_of(client, batch.output_file_id)
 
     told = {words_of(job): "half an answer", words_of(other): "another"}
     assert {name: text_of(answer) for name, answer in answers.items()} == told
     assert list(answers) == ["a", "b"]
-    assert int(await broker.hget(keys.batch(batch.id), "attempt")) == 2
+    assert (batch.request_counts.completed, batch.usage.output_tokens) == (2, 6)
     assert not await broker.exists(keys.queue(MODEL))
+
+
+async def has_drivers(broker, batch, number: int) -> bool:
+    return int(await broker.hget(keys.batch(batch.id), "attempt")) == number
+
+
+async def finish(worker, broker, job) -> None:
+    """End a job as a worker does: nothing but its log is left."""
+    await worker.finish(job)
+    await broker.delete(keys.payload(job.id))
+
+
+async def has_left(leaving: GatewayProcess, signum: signal.Signals) -> bool:
+    """Whether a gateway has ended, or, after it has slept only, does other work again."""
+    if signum is not signal.SIGSTOP:
+        return leaving.process.poll() is not None
+    async with connect(leaving) as client:
+        return await served(client)
