@@ -21,6 +21,7 @@ class Command:
 COMMANDS = {
     "deploy": Command("baton.deploy", "all", "serve a model on this machine: Redis, a gateway and workers at once"),
     "chat": Command("baton.chat", "all", "talk to a running server"),
+    "batch": Command("baton.batch", "all", "have a file of requests answered, and wait for it"),
     "bench": Command("baton.bench.command", "bench", "measure how fast a running server answers"),
     "models": Command("baton.models", "all", "list the model types, or say what a directory holds"),
     "key": Command("baton.key", "api", "make an API key for --api_keys_file"),

@@ -14,7 +14,7 @@ def test_help_names_every_command() -> None:
     shown = baton("--help")
 
     assert shown.returncode == 0
-    commands = ("deploy", "chat", "bench", "models", "key", "doctor", "worker", "api")
+    commands = ("deploy", "chat", "batch", "bench", "models", "key", "doctor", "worker", "api")
     assert all(f"\n  {command} " in shown.stdout for command in commands)
 
 
@@ -25,7 +25,10 @@ def test_version_is_the_distributions() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("depoly",), "'depoly' (choose from 'deploy', 'chat', 'bench', 'models', 'key', 'doctor', 'worker', 'api')"),
+        (
+            ("depoly",),
+            "'depoly' (choose from 'deploy', 'chat', 'batch', 'bench', 'models', 'key', 'doctor', 'worker', 'api')",
+        ),
         ((), "say what to"),
     ],
 )
@@ -41,6 +44,7 @@ def test_wrong_command_is_told(arguments: tuple[str, ...], message: str) -> None
     [
         ("deploy", ["--workers", "--max_num_seqs", "--host"]),
         ("chat", ["--base_url", "/image PATH"]),
+        ("batch", ["--batch_id", "--output"]),
         ("bench", ["--request_rate", "--goodput", "BATON_BASE_URL"]),
         ("worker", ["--max_num_seqs"]),
         ("api", ["--host"]),
@@ -53,7 +57,7 @@ def test_command_lists_its_own_options(command: str, options: list[str]) -> None
     assert all(option in shown.stdout for option in options)
 
 
-@pytest.mark.parametrize("command", ["deploy", "chat", "bench", "worker", "api"])
+@pytest.mark.parametrize("command", ["deploy", "chat", "batch", "bench", "worker", "api"])
 def test_wrong_option_is_told(command: str) -> None:
     shown = baton(command, "--prot=8000")
 
