@@ -20,7 +20,7 @@ MAX_RUNS = 8
 TICK_S = 1.0
 NEXT_CLAIM_S = 0.2
 """Between two claims of one gateway, in which another one may take its share."""
-LEAVE_S = 1.0
+LEAVE_S = 3.0
 """What lines may take to let go of their jobs."""
 
 

@@ -46,7 +46,7 @@ class StandIn:
         await self.redis.set(keys.worker(facts.id), wire.encode(facts))
         await self.redis.zadd(keys.WORKERS, {facts.id: time.time() + lives_s})
 
-    async def take(self, timeout_s: float = 5) -> ChatJob:
+    async def take(self, timeout_s: float = 60) -> ChatJob:
         async with asyncio.timeout(timeout_s):
             while True:
                 if popped := await self.redis.zpopmin(keys.queue(self.facts.model)):

@@ -229,7 +229,7 @@ async def test_batch_keeps_to_the_limits_of_its_key_and_is_not_refused_by_them(o
             await answer
         jobs = [by_hand]
         for _ in range(2):
-            jobs.append(await worker.take(timeout_s=30))
+            jobs.append(await worker.take())
             await worker.say(jobs[-1], "ok")
             await finish(worker, broker, jobs[-1])
         batch = await ended(client, batch)
@@ -291,7 +291,7 @@ async def test_line_that_waited_too_long_is_asked_again(gateways, worker):
     async with connect(gateway) as client:
         batch = await start(client, line("a"))
         first = await worker.take()
-        again = await worker.take(timeout_s=20)
+        again = await worker.take()
         await worker.say(again, "now")
         await worker.finish(again)
         batch = await ended(client, batch)
@@ -313,15 +313,15 @@ async def test_successor_of_a_gateway_listens_to_the_jobs_that_it_left(
         await worker.say(job, "half ")
     leaving.process.send_signal(signum)
     gateway.process.send_signal(signal.SIGCONT)
-    await until(lambda: has_drivers(broker, batch, 2))
+    await until(lambda: has_drivers(broker, batch, 2), timeout_s=60)
     await worker.say(job, "an answer")
     await finish(worker, broker, job)
-    other = await worker.take(timeout_s=30)
+    other = await worker.take()
     await worker.say(other, "another")
     await finish(worker, broker, other)
     batch = await ended(client, batch)
     leaving.process.send_signal(signal.SIGCONT)  # a gateway that wakes up late has nothing to say
-    await until(lambda: has_left(leaving, signum))
+    await until(lambda: has_left(leaving, signum), timeout_s=60)
     batch = await client.batches.retrieve(batch.id)
     answers = await lines_of(client, batch.output_file_id)
 
