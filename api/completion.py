@@ -97,7 +97,19 @@ class Heading:
         return cls(started.job_id, started.model, int(started.created_s), started.fingerprint or None)
 
 
-class ChunkWriter:
+class ChunkStream:
+    """Streams of nothing but chunks: nothing comes before the first, and what breaks one is its last frame."""
+
+    def opening(self) -> bytes:
+        """Nothing comes before the first event."""
+        return b""
+
+    def broken(self, error: JobError) -> bytes:
+        """The last frame of a stream that broke."""
+        return error_frame(error)
+
+
+class ChunkWriter(ChunkStream):
     """Writes one job's events as SSE frames, at the least cost per token.
 
     What doesn't change from chunk to chunk is cut out of the schema's own JSON once. A frame's id says for each
@@ -147,7 +159,7 @@ class ChunkWriter:
             delta, logprobs = schema.Delta(content=event.text), _logprobs(event.logprobs)
             return self._framed(event.seq, schema.ChunkChoice(index=index, delta=delta, logprobs=logprobs))
         head, tail = self._borders[index]
-        return b"%b%b%b%b" % (self._id(event.seq, index), head, _json(event.text), tail)
+        return b"%b%b%b%b" % (self._id(event.seq, index), head, json_line(event.text), tail)
 
     def _delta_of_reply(self, event: TextDelta, addition: Addition) -> bytes:
         """One chunk, however much it adds: two of one id could not be told apart by who goes on with the stream."""
@@ -229,13 +241,16 @@ def _completion(
     )
 
 
+def logprobs_of(tokens: Iterable[TokenLogprob]) -> list[schema.TokenLogprob]:
+    """The tokens as OpenAI shows them."""
+    return [
+        schema.TokenLogprob(**_candidate(token.chosen), top_logprobs=[_top(other) for other in token.top])
+        for token in tokens
+    ]
+
+
 def _logprobs(tokens: Iterable[TokenLogprob]) -> schema.Logprobs:
-    return schema.Logprobs(
-        content=[
-            schema.TokenLogprob(**_candidate(token.chosen), top_logprobs=[_top(other) for other in token.top])
-            for token in tokens
-        ]
-    )
+    return schema.Logprobs(content=logprobs_of(tokens))
 
 
 def _top(candidate: Candidate) -> schema.TopLogprob:
@@ -263,7 +278,8 @@ def usage_of(usage: Usage) -> schema.Usage:
     )
 
 
-def _json(text: str) -> bytes:
+def json_line(text: str) -> bytes:
+    """The text as JSON that no client takes for more than one line."""
     return on_one_line(msgspec.json.encode(text))
 
 

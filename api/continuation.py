@@ -8,7 +8,7 @@ from functools import partial
 
 import msgspec
 
-from api.completion import DONE, failure, on_one_line, usage_of
+from api.completion import DONE, ChunkStream, failure, on_one_line, usage_of
 from api.schema.completion import TextChoice, TextCompletion, TextLogprobs
 from shared.errors import StreamInterrupted
 from shared.events import ChoiceFinished, Failed, Finished, JobEvent, Started, TextDelta, Usage
@@ -93,7 +93,7 @@ class Continuations:
         return TextChoice(index=index, text=event.text, logprobs=logprobs)
 
 
-class ContinuationWriter:
+class ContinuationWriter(ChunkStream):
     """Writes continuations as SSE frames."""
 
     def __init__(self, continuations: Continuations, *, includes_usage: bool) -> None:

@@ -17,6 +17,7 @@ from api.metrics import Account, GatewayMetrics
 from api.order import Order
 from api.position import QueuePositions
 from api.queue import JobQueue
+from api.responses.archive import ResponseArchive
 from api.store import MediaStore
 from api.subscriber import EventSubscriber
 from shared.errors import DeadlineExceeded, ServerStopping, TooMuch
@@ -39,7 +40,9 @@ class Dispatcher:
         positions: QueuePositions,
         metrics: GatewayMetrics,
         departure: Departure,
+        archive: ResponseArchive,
     ) -> None:
+        self._archive = archive
         self._departure = departure
         self._queue = queue
         self._admission = admission
@@ -47,12 +50,13 @@ class Dispatcher:
         self._metrics = metrics
         self._store = store
         self._subscriber = subscriber
-        self._open: dict[JobId, ChatJob] = {}
-        self._cancels: set[asyncio.Task[None]] = set()
+        self._open: dict[JobId, Order] = {}
+        self._farewells: set[asyncio.Task[None]] = set()
 
     async def stream(self, order: Order, first_wait_s: float | None = None) -> AsyncGenerator[list[JobEvent]]:
-        """Yield the job's events up to the terminal one, all that wait at once; leaving early cancels the job.
+        """Yield the job's events up to the terminal one, all that wait at once.
 
+        Leaving early cancels the job, unless it runs in the background.
         A job that Redis forgets is queued again, to be continued from what was yielded.
         The first list is empty if nothing came within `first_wait_s`; None waits as long as it takes.
         Raises TooMuch, DeadlineExceeded or StreamInterrupted; or ServerStopping, and then the job goes on, because
@@ -63,7 +67,7 @@ class Dispatcher:
             self._subscriber.open(job.id, partial(self._requeue, order)) as mailbox,
             self._departure.watched(mailbox.fail),
         ):
-            self._open[job.id] = job
+            self._open[job.id] = order
             remaining_s = job.deadline_s - time.time()
             late = DeadlineExceeded(f"The answer was not finished within {job.deadline_s - job.created_s:g} s.")
             timer = asyncio.get_running_loop().call_later(remaining_s, mailbox.fail, late)
@@ -83,8 +87,8 @@ class Dispatcher:
                 raise
             finally:
                 timer.cancel()
-                if self._open.pop(job.id, None):
-                    self._cancel(job)
+                is_left = self._open.pop(job.id, None) is not None
+                self._part(order, is_left=is_left)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -93,22 +97,28 @@ class Dispatcher:
             yield
         finally:
             while self._open:
-                self._cancel(self._open.popitem()[1])
-            await asyncio.gather(*self._cancels)
+                self._part(self._open.popitem()[1], is_left=True)
+            await asyncio.gather(*self._farewells)
 
     async def _requeue(self, order: Order, progress: Progress) -> None:
         self._metrics.requeues.inc()
         logger.warning("Redis forgot %s; queued again after event %d", order.job.id, progress.last_seq)
         await self._store.put_all(order.media, order.job.deadline_s)
+        if order.is_background:  # its log is all that anybody reads, and has to be whole
+            progress = Progress()
+            await self._keep(order)
         job = msgspec.structs.replace(order.job, progress=progress)
         await self._queue.enqueue(job, order.caller, is_accepted=True)
 
     async def _admit(self, order: Order) -> None:
         began_s = time.time()
         try:
+            await self._keep(order)
             await self._admission.admit(order)
         except TooMuch:
             del self._open[order.job.id]  # there is nothing to cancel
+            if order.kept is not None:
+                await self._archive.delete(order.kept.id)
             raise
         finally:
             order.span.record("enqueue", began_s, time.time(), {"gen_ai.request.model": order.job.asked_model})
@@ -120,17 +130,24 @@ class Dispatcher:
             self._open.pop(job.id, None)
         return events
 
-    def _cancel(self, job: ChatJob) -> None:
-        """Start a task of its own: whoever leaves may be cancelled and can't wait."""
-        task = asyncio.create_task(self._send_cancel(job))
-        self._cancels.add(task)
-        task.add_done_callback(self._cancels.discard)
+    async def _keep(self, order: Order) -> None:
+        if order.kept is not None:
+            await self._archive.keep(order.kept, order.job)
 
-    async def _send_cancel(self, job: ChatJob) -> None:
+    def _part(self, order: Order, *, is_left: bool) -> None:
+        """Start a task of its own: whoever leaves may be cancelled and can't wait."""
+        task = asyncio.create_task(self._say_farewell(order, is_left and not order.is_background))
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+
+    async def _say_farewell(self, order: Order, is_unwanted: bool) -> None:
         try:
-            await self._queue.cancel(job)
+            if is_unwanted:
+                await self._queue.cancel(order.job)
+            if order.kept is not None:
+                await self._archive.weigh_log(order.kept.id)
         except RedisError as error:
-            logger.warning("could not cancel %s: %s", job.id, error)
+            logger.warning("could not cancel or weigh %s: %s", order.job.id, error)
 
 
 async def _take_within(wait_s: float | None, mailbox: Mailbox) -> list[JobEvent]:

@@ -14,12 +14,14 @@ from api.schema.completion import CompletionRequest
 from api.schema.file import FileForm
 from api.schema.request import ChatCompletionRequest
 from api.schema.response import ErrorBody
+from api.schema.responses import CreateResponse
 from api.schema.tokens import DetokenizeRequest, TokenizeRequest
 from api.schema.transcription import TranscriptionRequest
 
 _BODIES: tuple[type[BaseModel], ...] = (
     ChatCompletionRequest,
     CompletionRequest,
+    CreateResponse,
     TokenizeRequest,
     DetokenizeRequest,
     TranscriptionRequest,

@@ -23,6 +23,9 @@ from api.position import QueuePositions
 from api.queue import JobQueue
 from api.registry import WorkerRegistry
 from api.replay import AnswerLog
+from api.responses.archive import ResponseArchive
+from api.responses.background import Background
+from api.responses.desk import ResponseDesk
 from api.settings import ApiSettings
 from api.store import MediaStore
 from api.subscriber import EventSubscriber
@@ -42,6 +45,8 @@ class Gateway:
     dispatcher: Dispatcher
     answers: AnswerLog
     canceller: Canceller
+    responses: ResponseDesk
+    background: Background
     adapters: AdapterDesk
     positions: QueuePositions
     metrics: GatewayMetrics
@@ -61,9 +66,11 @@ async def open_gateway(
         fetcher = await stack.enter_async_context(MediaFetcher(settings, _media_network(settings)))
         registry, store, queue = WorkerRegistry(redis), MediaStore(redis), JobQueue(redis, settings.max_queue_len)
         admission = Admission(queue, registry, metrics)
+        archive = ResponseArchive(redis, settings.response_ttl_s, settings.max_stored_bytes, settings.request_timeout_s)
         subscriber, positions = EventSubscriber(redis, gateway_id), QueuePositions(redis)
-        new_dispatcher = partial(Dispatcher, queue, admission, store, subscriber, positions, metrics)
+        new_dispatcher = partial(Dispatcher, queue, admission, store, subscriber, positions, metrics, archive=archive)
         dispatcher = new_dispatcher(departure)
+        background = Background(dispatcher)
         intake = Intake(settings, gateway_id, registry, admission, fetcher, store)
         batches = BatchDesk(
             settings,
@@ -77,8 +84,10 @@ async def open_gateway(
             metrics=metrics,
             departure=departure,
         )
-        for part in (subscriber.listening(), positions.running(), dispatcher.running(), batches.runner.running()):
+        parts = (positions, dispatcher, background, batches.runner)
+        for part in (subscriber.listening(), *(part.running() for part in parts)):
             await stack.enter_async_context(part)
+        answers, canceller = AnswerLog(redis, settings.request_timeout_s, departure), Canceller(queue)
         yield Gateway(
             settings=settings,
             departure=departure,
@@ -86,8 +95,10 @@ async def open_gateway(
             registry=registry,
             intake=intake,
             dispatcher=dispatcher,
-            answers=AnswerLog(redis, settings.request_timeout_s, departure),
-            canceller=Canceller(queue),
+            answers=answers,
+            canceller=canceller,
+            responses=ResponseDesk(intake, archive, store, queue, answers, canceller),
+            background=background,
             adapters=AdapterDesk(redis, registry),
             positions=positions,
             metrics=metrics,

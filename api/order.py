@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from api.keyring import ANYBODY, Caller
 from shared.job import ChatJob
+from shared.kept import KeptResponse
 from shared.tracing import UNTRACED, Span
 
 
@@ -16,3 +17,7 @@ class Order:
     caller: Caller = ANYBODY
     span: Span = UNTRACED
     """The HTTP request's, of which all that is done for the order is a part."""
+    kept: KeptResponse | None = None
+    """What is kept of it for later, if anything."""
+    is_background: bool = False
+    """Whether it goes on when nobody listens."""

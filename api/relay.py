@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
@@ -11,7 +11,6 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from api.completion import error_frame
 from api.gateway import gateway_of
 from shared.errors import InternalError, JobError
 from shared.events import JobEvent
@@ -21,11 +20,19 @@ logger = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
-class FrameWriter(Protocol):
-    """Writes events in the shape of one route."""
+class Writer(Protocol):
+    """Turns events into the frames of one kind of stream."""
 
-    def frames(self, events: list[JobEvent]) -> bytes:
+    def opening(self) -> bytes:
+        """The frames that come before any event."""
+        ...
+
+    def frames(self, events: Iterable[JobEvent]) -> bytes:
         """The frames of these events, ready to be sent in one piece."""
+        ...
+
+    def broken(self, error: JobError) -> bytes:
+        """The last frame of a stream that broke."""
         ...
 
 
@@ -34,7 +41,7 @@ class ChatStream(EventSourceResponse):
 
     def __init__(
         self,
-        writer: FrameWriter,
+        writer: Writer,
         first: list[JobEvent],
         batches: AsyncGenerator[list[JobEvent]],
         keep_alive_s: float,
@@ -63,19 +70,19 @@ class _KeepAlive(ServerSentEvent):
 
 
 async def _frames(
-    writer: FrameWriter, first: list[JobEvent], batches: AsyncIterator[list[JobEvent]]
+    writer: Writer, first: list[JobEvent], batches: AsyncIterator[list[JobEvent]]
 ) -> AsyncIterator[bytes]:
     try:
-        if first:
-            yield writer.frames(first)
+        if frames := writer.opening() + writer.frames(first):
+            yield frames
         async for events in batches:
             if frames := writer.frames(events):
                 yield frames
     except JobError as error:
-        yield error_frame(error)
+        yield writer.broken(error)
     except Exception:  # the stream's outermost boundary: a client must never take a break for an end
         logger.exception("a stream broke")
-        yield error_frame(InternalError())
+        yield writer.broken(InternalError())
 
 
 async def while_connected(request: Request, answer: Coroutine[Any, Any, _Result]) -> _Result:

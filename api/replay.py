@@ -63,6 +63,14 @@ class AnswerLog:
         events = [wire.decode_event(fields[b"e"]) for _, fields in newest]
         return next(filter(is_terminal, events), None)
 
+    async def read(self, job_id: JobId) -> list[JobEvent]:
+        """Return all events that are there now, or raise StreamInterrupted."""
+        entries = await self._redis.xrange(keys.log(job_id))
+        events = [wire.decode_event(fields[b"e"]) for _, fields in entries]
+        if events:
+            _check_gap(events, 0)
+        return events
+
     async def _read(self, job_id: JobId, last_seq: int) -> list[JobEvent]:
         """Wait a while for what follows; empty if nothing does."""
         found = await self._redis.xread({keys.log(job_id): f"{last_seq}-0"}, block=BLOCK_MS)

@@ -27,6 +27,12 @@ class ApiSettings(Settings):
         gt=0,
         description="Longest time from acceptance to the last token; a request's own timeout may be shorter.",
     )
+    response_ttl_s: int = Field(
+        3600, gt=0, description="A stored response can be read, streamed and continued for this long after its end."
+    )
+    max_stored_bytes: int = Field(
+        512 * 2**20, gt=0, description="Most of Redis's memory that stored responses may take; the oldest go first."
+    )
     max_queue_len: int = Field(1000, gt=0, description="Most requests that may wait for one model; more are refused.")
     first_event_wait_s: float = Field(
         20.0, gt=0, description="Wait this long for the first token before a stream answers 200 and keep-alives begin."

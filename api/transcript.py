@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
-from api.completion import failure, on_one_line
+from api.completion import ChunkStream, failure, on_one_line
 from api.schema.request import AudioContent, ChatCompletionRequest, Content, MediaAddress, SpokenMessage, TextContent
 from api.schema.response import ChatCompletion
 from api.schema.transcription import (
@@ -66,7 +66,7 @@ def transcription(answer: ChatCompletion) -> Transcription:
     return Transcription(text=answer.choices[0].message.content, usage=_usage(usage))
 
 
-class TranscriptWriter:
+class TranscriptWriter(ChunkStream):
     """Writes the events of the chat as a transcription's, in SSE frames."""
 
     def __init__(self) -> None:

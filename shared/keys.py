@@ -56,6 +56,17 @@ def worker(worker_id: str) -> str:
     return f"worker:{worker_id}"
 
 
+KEPT = "kept"
+"""Sorted set of the keys that are kept for later responses; the score is the Unix time until which they are."""
+KEPT_BYTES = "kept_bytes"
+"""Hash: what each of them takes of Redis's memory, and under the empty field what they take together."""
+
+
+def response(job: JobId) -> str:
+    """What is kept of a response beside its job's log."""
+    return f"response:{job}"
+
+
 def open_jobs(key_name: str) -> str:
     """Set: jobs of one API key that have not ended, and some that have and were not looked at since."""
     return f"open:{key_name}"

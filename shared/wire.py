@@ -8,6 +8,7 @@ import msgspec
 from shared.events import JobEvent
 from shared.fleet import WorkerInfo
 from shared.job import ChatJob
+from shared.kept import KeptResponse
 
 _Value = TypeVar("_Value")
 
@@ -19,6 +20,7 @@ _job_decoder = msgspec.msgpack.Decoder(ChatJob)
 _event_decoder: msgspec.msgpack.Decoder[JobEvent] = msgspec.msgpack.Decoder(JobEvent)
 _events_decoder: msgspec.msgpack.Decoder[list[JobEvent]] = msgspec.msgpack.Decoder(list[JobEvent])
 _worker_decoder = msgspec.msgpack.Decoder(WorkerInfo)
+_response_decoder = msgspec.msgpack.Decoder(KeptResponse)
 _envelope_decoder = msgspec.msgpack.Decoder(dict[str, Any])
 
 
@@ -26,7 +28,7 @@ class WireError(ValueError):
     """These bytes were written by another version of Baton, or are damaged."""
 
 
-def encode(value: ChatJob | JobEvent | WorkerInfo) -> bytes:
+def encode(value: ChatJob | JobEvent | WorkerInfo | KeptResponse) -> bytes:
     """Encode one value; the decoder of its type reads it back."""
     return VERSION + _encoder.encode(value)
 
@@ -44,6 +46,11 @@ def decode_event(payload: bytes) -> JobEvent:
 def decode_worker(payload: bytes) -> WorkerInfo:
     """Decode a worker's heartbeat, or raise WireError."""
     return _decode(_worker_decoder, payload)
+
+
+def decode_response(payload: bytes) -> KeptResponse:
+    """Decode what is kept of a response, or raise WireError."""
+    return _decode(_response_decoder, payload)
 
 
 def decode_events(message: bytes) -> list[JobEvent]:

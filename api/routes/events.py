@@ -11,7 +11,8 @@ from api.completion import ChunkWriter, Heading
 from api.document import error_responses
 from api.gateway import Gateway, gateway_of
 from api.relay import ChatStream, while_connected
-from shared.errors import InvalidRequest
+from api.responses.desk import ID_PREFIX
+from shared.errors import CompletionNotFound, InvalidRequest
 from shared.job import JobId
 
 router = APIRouter()
@@ -32,6 +33,8 @@ async def resume_chat_completion(
     include_usage: bool = False,
 ) -> Response:
     """Stream what follows the event `Last-Event-ID` of an answer, or all of it; answers are kept for five minutes."""
+    if completion_id.startswith(ID_PREFIX):  # may be of another key: GET /v1/responses/{id} looks
+        raise CompletionNotFound(f"There is no chat completion {completion_id[:100]!r}.", param="id")
     delivered = _numbers(last_event_id)
     return await while_connected(request, _resumed(gateway, JobId(completion_id), delivered, include_usage))
 

@@ -1,0 +1,155 @@
+"""Responses from their request to their end, and after it: what the routes ask for."""
+
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+import msgspec
+
+from api.cancellation import Canceller
+from api.intake import Intake
+from api.keyring import Caller
+from api.order import Order
+from api.queue import JobQueue
+from api.replay import AnswerLog
+from api.responses.archive import ResponseArchive
+from api.responses.conversation import PREVIOUS, Conversation, conversation, media_of
+from api.responses.draft import Draft
+from api.responses.wording import in_words_of
+from api.schema.responses import LOGPROBS, CreateResponse
+from api.schema.responses_object import ResponseObject
+from api.store import MediaStore
+from api.visit import Visit
+from shared.errors import CompletionNotFound, InvalidRequest
+from shared.job import ChatJob, JobId, Message, Role, TextPart
+from shared.kept import KeptResponse
+
+ID_PREFIX = "resp_"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A response that may be answered."""
+
+    order: Order
+    response: KeptResponse
+    """How it is shown, whether or not it is kept."""
+
+
+class ResponseDesk:
+    """Created with the gateway; knows nothing that Redis doesn't."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        archive: ResponseArchive,
+        store: MediaStore,
+        queue: JobQueue,
+        answers: AnswerLog,
+        canceller: Canceller,
+    ) -> None:
+        self._intake = intake
+        self._archive = archive
+        self._store = store
+        self._queue = queue
+        self._answers = answers
+        self._canceller = canceller
+
+    async def accept(self, asked: CreateResponse, visit: Visit) -> Accepted:
+        """Agree on the job, or raise the JobError that says why not."""
+        _check(asked)
+        before = await self._conversation_before(asked.previous_response_id, visit.caller)
+        media = await self._store.get_all(part.sha256 for part in media_of(before))
+        if any(part.sha256 not in media for part in media_of(before)):
+            raise InvalidRequest(
+                "The media of the previous response are kept no longer; send the conversation again.", param=PREVIOUS
+            )
+        talk = conversation(asked, before, media)
+        with in_words_of(talk.places):
+            order = await self._intake.accept(talk.request, visit)
+        job = msgspec.structs.replace(order.job, id=JobId(f"{ID_PREFIX}{uuid4().hex}"))
+        response = _response(asked, talk, job)
+        if asked.is_kept:
+            job = msgspec.structs.replace(job, log_ttl_s=self._archive.log_ttl_s)
+        kept = response if asked.is_kept else None
+        return Accepted(replace(order, job=job, kept=kept, is_background=bool(asked.background)), response)
+
+    async def find(self, response_id: str, caller: Caller) -> KeptResponse:
+        """Return what is kept of the caller's response, or raise CompletionNotFound."""
+        if (kept := await self._archive.find(response_id, caller)) is None:
+            raise CompletionNotFound(
+                f"There is no response {response_id[:100]!r}; it was not stored, is of another API key, or is gone.",
+                param="response_id",
+            )
+        return kept
+
+    async def read(self, kept: KeptResponse) -> Draft:
+        """Return the response as it stands."""
+        draft = Draft(kept)
+        is_open = await self._queue.is_open(kept.id)
+        draft.add(await self._answers.read(kept.id))
+        if not is_open and not draft.has_ended:
+            draft.lose()
+        return draft
+
+    async def cancel(self, kept: KeptResponse, caller: Caller) -> ResponseObject:
+        """Cancel the response if it hasn't ended, and return it as it stands."""
+        await self._canceller.cancel(kept.id, caller)
+        return (await self.read(kept)).response()
+
+    async def delete(self, kept: KeptResponse, caller: Caller) -> None:
+        """Keep the response no longer; one that hasn't ended is cancelled first."""
+        await self._canceller.cancel(kept.id, caller)
+        await self._archive.delete(kept.id)
+
+    async def _conversation_before(self, response_id: str | None, caller: Caller) -> tuple[Message, ...]:
+        if response_id is None:
+            return ()
+        if (kept := await self._archive.find(response_id, caller)) is None:
+            raise InvalidRequest(
+                f"There is no previous response {response_id[:100]!r}; it was not stored, is of another API key, or is"
+                " gone: send the conversation again.",
+                param=PREVIOUS,
+            )
+        draft = await self.read(kept)
+        if draft.status not in {"completed", "incomplete"}:
+            raise InvalidRequest(
+                f"The previous response is {draft.status}; there is no answer to go on from.", param=PREVIOUS
+            )
+        return (*kept.messages, Message(Role.ASSISTANT, (TextPart(draft.text),)))
+
+
+def _check(asked: CreateResponse) -> None:
+    if asked.stream_options is not None and not asked.stream:
+        raise InvalidRequest("stream_options is only allowed when stream is true.", param="stream_options")
+    if asked.background and not asked.is_kept:
+        raise InvalidRequest("background needs a response that is stored; leave store out or send true.", param="store")
+    if asked.top_logprobs and not asked.wants_logprobs:
+        raise InvalidRequest(f'top_logprobs is only allowed when include has "{LOGPROBS}".', param="top_logprobs")
+
+
+def _response(asked: CreateResponse, talk: Conversation, job: ChatJob) -> KeptResponse:
+    heading = ResponseObject(
+        id=job.id,
+        created_at=int(job.created_s),
+        status="queued" if asked.background else "in_progress",
+        background=bool(asked.background),
+        instructions=asked.instructions,
+        max_output_tokens=asked.max_output_tokens,
+        metadata=asked.metadata or {},
+        model=job.asked_model,
+        previous_response_id=asked.previous_response_id,
+        prompt_cache_key=asked.prompt_cache_key,
+        safety_identifier=asked.safety_identifier,
+        store=asked.is_kept,
+        temperature=job.sampling.temperature,
+        top_logprobs=asked.top_logprobs or 0,
+        top_p=job.sampling.top_p,
+        user=asked.user,
+    )
+    return KeptResponse(
+        id=job.id,
+        key_name=job.key_name,
+        heading=heading.model_dump_json().encode(),
+        messages=talk.kept(job.messages),
+        places=talk.places,
+    )

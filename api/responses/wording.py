@@ -1,0 +1,39 @@
+"""Errors of the chat that a response is, in the words of its client's request."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from shared.errors import InvalidRequest, JobError, job_error
+
+_MESSAGE = re.compile(r"messages\[(?P<index>\d+)\](?P<rest>[\w.\[\]]*)")
+_NAMES = ((re.compile(r"\bmax_(?:completion_)?tokens\b"), "max_output_tokens"), (re.compile(r"\bmessages\b"), "input"))
+
+
+def reworded(error: JobError, places: Sequence[str]) -> JobError:
+    """Return the error with the client's own names; `places` says where each message was written."""
+    if not isinstance(error, InvalidRequest):
+        return error
+    param = None if error.param is None else _reworded(error.param, places)
+    return job_error(error.code, _reworded(error.message, places), param)
+
+
+@contextmanager
+def in_words_of(places: Sequence[str]) -> Iterator[None]:
+    """Raise what is raised within in the client's own names."""
+    try:
+        yield
+    except JobError as error:
+        raise reworded(error, places) from None
+
+
+def _reworded(text: str, places: Sequence[str]) -> str:
+    text = _MESSAGE.sub(lambda match: _place(match, places), text)
+    for name, own in _NAMES:
+        text = name.sub(own, text)
+    return text
+
+
+def _place(match: re.Match[str], places: Sequence[str]) -> str:
+    place = places[int(match["index"])]
+    return place + match["rest"] if place.endswith("]") else place
