@@ -20,7 +20,7 @@ local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 
 local function forget(key)
-  redis.call('HINCRBY', bytes, '', -(redis.call('HGET', bytes, key) or 0))
+  redis.call('HINCRBY', bytes, '', 0 - (redis.call('HGET', bytes, key) or 0))
   redis.call('HDEL', bytes, key)
   redis.call('ZREM', kept, key)
 end
@@ -52,7 +52,7 @@ need it; the same picture in many turns is weighed once, and stays as long as th
 _DELETE = """
 redis.call('DEL', KEYS[3], KEYS[4])
 for i = 3, 4 do
-  redis.call('HINCRBY', KEYS[2], '', -(redis.call('HGET', KEYS[2], KEYS[i]) or 0))
+  redis.call('HINCRBY', KEYS[2], '', 0 - (redis.call('HGET', KEYS[2], KEYS[i]) or 0))
   redis.call('HDEL', KEYS[2], KEYS[i])
   redis.call('ZREM', KEYS[1], KEYS[i])
 end

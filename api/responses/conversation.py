@@ -70,13 +70,12 @@ def conversation(asked: CreateResponse, before: Sequence[Message], media: Mappin
     turns = [*(_Placed(PREVIOUS, _said(message, media)) for message in before), *_input(asked)]
     leading = [*takewhile(lambda turn: turn.message.role in _SYSTEM, turns)]
     system = [*filter(None, (asked.instructions, *map(_text_of, leading)))]
-    rest = turns[len(leading) :]
+    if not (rest := turns[len(leading) :]):
+        raise InvalidRequest("input must have at least one message that is not a system message.", param="input")
     if system:
         place = INSTRUCTIONS if asked.instructions else leading[0].place
         content: list[Content] = [TextContent(type="text", text="\n\n".join(system))]
         rest = [_Placed(place, ChatMessage(role="system", content=content)), *rest]
-    if not rest:
-        raise InvalidRequest("input must have at least one message that is not a system message.", param="input")
     texts = tuple(TextPart(text) for text in ["\n\n".join(map(_text_of, leading))] if text)
     carried = (Message(Role.SYSTEM, texts),) if texts else ()
     return Conversation(_request(asked, [turn.message for turn in rest]), tuple(turn.place for turn in rest), carried)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag
 from pydantic_core import PydanticCustomError
 
 from api.schema.neutral import without_neutral
@@ -57,6 +57,11 @@ def _as_parts(value: Any) -> Any:
     if not isinstance(value, list):
         raise PydanticCustomError("content_type", "must be a string or a list of content parts")
     return value
+
+
+def _form(value: Any) -> str:
+    """Which of the two forms is meant, so that only what is wrong with that one is told."""
+    return "text" if isinstance(value, str) else "messages"
 
 
 def _filled(value: list["InputMessage"] | str) -> list["InputMessage"] | str:
@@ -120,6 +125,9 @@ class InputMessage(Schema):
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
 
+InputItem: TypeAlias = Annotated[InputMessage, BeforeValidator(_known_type, json_schema_input_type=InputMessage)]
+
+
 class TextFormat(Schema):
     """What the answer is to look like."""
 
@@ -148,7 +156,8 @@ class CreateResponse(Schema):
 
     model: str
     input: Annotated[
-        str | list[Annotated[InputMessage, BeforeValidator(_known_type, json_schema_input_type=InputMessage)]],
+        Annotated[str, Tag("text")] | Annotated[list[InputItem], Tag("messages")],
+        Discriminator(_form),
         AfterValidator(_filled),
     ]
     instructions: str | None = None
