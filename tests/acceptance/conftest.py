@@ -48,9 +48,16 @@ class Stack:
         self._wait(lambda: self._get("/health/live") is not None)
 
     def kill_gateway(self) -> None:
-        self._gateway.kill()
-        self._gateway.wait()
-        self._processes.remove(self._gateway)
+        self.end(self._gateway, signal.SIGKILL)
+
+    def stop_gateway(self) -> None:
+        self.end(self._gateway, signal.SIGTERM)
+
+    def end(self, process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+        """End one process before the others."""
+        process.send_signal(how)
+        process.wait(30)
+        self._processes.remove(process)
 
     def kill(self, pid: int) -> None:
         (process,) = (process for process in self._processes if process.pid == pid)

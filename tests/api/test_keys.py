@@ -6,7 +6,14 @@ import json
 
 import httpx2
 import pytest
-from openai import APIStatusError, AuthenticationError, PermissionDeniedError, RateLimitError
+from openai import (
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+)
 
 from api.app import create_app
 from api.departure import Departure
@@ -271,3 +278,20 @@ async def queue_has(broker, num_jobs: int) -> bool:
 
 async def lists(client, model: str) -> bool:
     return model in [card.id for card in (await client.models.list()).data]
+
+
+async def test_response_is_only_its_own_keys_business(pair, clients, worker):
+    asked = {"model": MODEL, "input": "hi", "background": True}
+    response = await clients[0].responses.create(**asked)
+
+    async with connect(pair[1], "key-free") as stranger:
+        for refused in (stranger.responses.retrieve, stranger.responses.cancel, stranger.responses.delete):
+            with pytest.raises(NotFoundError):
+                await refused(response.id)
+        with pytest.raises(NotFoundError):
+            await stranger.responses.input_items.list(response.id)
+        await worker.answer("a")
+        with pytest.raises(BadRequestError, match="no previous response"):
+            await stranger.responses.create(**asked, previous_response_id=response.id)
+
+    assert (await clients[1].responses.retrieve(response.id)).output_text == "a"
