@@ -1,5 +1,6 @@
 """Responses from their request to their end, and after it: what the routes ask for."""
 
+import asyncio
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
@@ -63,7 +64,7 @@ class ResponseDesk:
             raise InvalidRequest(
                 "The media of the previous response are kept no longer; send the conversation again.", param=PREVIOUS
             )
-        talk = conversation(asked, before, media)
+        talk = await asyncio.to_thread(conversation, asked, before, media)  # it encodes what may be large
         with in_words_of(talk.places):
             order = await self._intake.accept(talk.request, visit)
         job = msgspec.structs.replace(order.job, id=JobId(f"{ID_PREFIX}{uuid4().hex}"))
@@ -137,6 +138,7 @@ def _response(asked: CreateResponse, talk: Conversation, job: ChatJob) -> KeptRe
         max_output_tokens=asked.max_output_tokens,
         metadata=asked.metadata or {},
         model=job.asked_model,
+        parallel_tool_calls=asked.parallel_tool_calls is not False,
         previous_response_id=asked.previous_response_id,
         prompt_cache_key=asked.prompt_cache_key,
         safety_identifier=asked.safety_identifier,

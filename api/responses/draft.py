@@ -6,7 +6,6 @@ from typing import Any, assert_never
 from api.completion import failure, logprobs_of
 from api.errors import PRESENTATIONS
 from api.responses.wording import reworded
-from api.schema.response import TokenLogprob
 from api.schema.responses_object import (
     IncompleteDetails,
     InputTokensDetails,
@@ -20,6 +19,7 @@ from api.schema.responses_object import (
 from shared.errors import DeadlineExceeded, ErrorCode, InvalidRequest, JobError, TooMuch
 from shared.events import ChoiceFinished, Failed, Finished, FinishReason, JobEvent, Started, TextDelta, Usage
 from shared.kept import KeptResponse
+from shared.progress import TokenLogprob
 
 _STATUSES: dict[FinishReason, Status] = {
     FinishReason.STOP: "completed",
@@ -39,18 +39,20 @@ class Draft:
         self._has_started = False
         self._text: list[str] = []
         self._logprobs: list[TokenLogprob] = []
+        self._part: OutputText | None = None
         self._error: JobError | None = None
         self._usage: Usage | None = None
 
     def add(self, events: Iterable[JobEvent]) -> None:
         """Take the next events."""
+        self._part = None
         for event in events:
             match event:
                 case Started():
                     self._status, self._has_started = "in_progress", True
                 case TextDelta():
                     self._text.append(event.text)
-                    self._logprobs += logprobs_of(event.logprobs)
+                    self._logprobs += event.logprobs
                 case Finished():
                     self._status = _STATUSES[event.reason]
                     self._usage = event.usage
@@ -87,8 +89,10 @@ class Draft:
         return "".join(self._text)
 
     def part(self) -> OutputText:
-        """The answer's text so far."""
-        return OutputText(text=self.text, logprobs=self._logprobs)
+        """The answer's text so far, made once for all events that show it."""
+        if self._part is None:
+            self._part = OutputText(text=self.text, logprobs=logprobs_of(self._logprobs))
+        return self._part
 
     def message(self) -> OutputMessage:
         """The answer so far."""

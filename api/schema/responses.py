@@ -29,7 +29,6 @@ NEUTRAL_FIELDS = {
     "image": ({}, {"context_compression": "disabled"}),
     "max_tool_calls": (),
     "moderation": (),
-    "parallel_tool_calls": (True, False),
     "prompt": (),
     "prompt_cache_options": ({}, {"mode": "implicit"}),
     "prompt_cache_retention": ("in_memory",),
@@ -173,6 +172,7 @@ class CreateResponse(Schema):
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = None
     """There is no reasoning here to be encrypted; agents ask for it of every model."""
     text: TextOptions | None = None
+    parallel_tool_calls: bool | None = None
     metadata: dict[MetadataKey, MetadataValue] | None = Field(None, max_length=MAX_METADATA)
     user: str | None = None
     safety_identifier: str | None = None

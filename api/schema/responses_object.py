@@ -97,7 +97,7 @@ class ResponseObject(BaseModel):
     metadata: dict[str, str]
     model: str
     output: list[OutputMessage] = []
-    parallel_tool_calls: bool = True
+    parallel_tool_calls: bool
     previous_response_id: str | None
     prompt_cache_key: str | None
     reasoning: Reasoning = Reasoning()

@@ -71,7 +71,7 @@ async def test_plain_response_has_openais_shape_and_says_what_was_asked(client, 
         "safety_identifier": "ann-1",
         "prompt_cache_key": "k",
         "truncation": "disabled",
-        "parallel_tool_calls": True,
+        "parallel_tool_calls": False,
         "extra_body": {"top_k": 3, "seed": 5},
     }
     job, response = await answered(client, worker, *WORDS, **fields)
@@ -83,7 +83,11 @@ async def test_plain_response_has_openais_shape_and_says_what_was_asked(client, 
     assert response.created_at == int(job.created_s)
     assert (response.instructions, response.metadata, response.max_output_tokens) == ("Be kind.", {"a": "b"}, 9)
     assert (response.temperature, response.top_p, response.user, response.store) == (0.5, 0.9, "ann", True)
-    assert (response.safety_identifier, response.prompt_cache_key) == ("ann-1", "k")
+    assert (response.safety_identifier, response.prompt_cache_key, response.parallel_tool_calls) == (
+        "ann-1",
+        "k",
+        False,
+    )
     assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.total_tokens) == (7, 3, 10)
     assert (job.sampling.temperature, job.sampling.top_k, job.sampling.seed) == (0.5, 3, 5)
     assert job.sampling.max_tokens == 9
