@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import chain, takewhile
 from typing import TypeAlias
 
+from pydantic import TypeAdapter
+
 from api.schema.request import (
     AudioContent,
     ChatCompletionRequest,
@@ -32,6 +34,7 @@ from shared.job import MediaKind, MediaPart, Message, Part, Role, TextPart
 
 INSTRUCTIONS = "instructions"
 PREVIOUS = "previous_response_id"
+_MESSAGE: TypeAdapter[ChatMessage] = TypeAdapter(ChatMessage)
 _SYSTEM = frozenset({"system", "developer"})
 
 
@@ -75,7 +78,7 @@ def conversation(asked: CreateResponse, before: Sequence[Message], media: Mappin
     if system:
         place = INSTRUCTIONS if asked.instructions else leading[0].place
         content: list[Content] = [TextContent(type="text", text="\n\n".join(system))]
-        rest = [_Placed(place, ChatMessage(role="system", content=content)), *rest]
+        rest = [_Placed(place, _spoken("system", content)), *rest]
     texts = tuple(TextPart(text) for text in ["\n\n".join(map(_text_of, leading))] if text)
     carried = (Message(Role.SYSTEM, texts),) if texts else ()
     return Conversation(_request(asked, [turn.message for turn in rest]), tuple(turn.place for turn in rest), carried)
@@ -103,11 +106,11 @@ def _request(asked: CreateResponse, messages: list[ChatMessage]) -> ChatCompleti
 
 def _input(asked: CreateResponse) -> Iterator[_Placed]:
     if isinstance(asked.input, str):
-        yield _Placed("input", ChatMessage(role="user", content=[TextContent(type="text", text=asked.input)]))
+        yield _Placed("input", _spoken("user", [TextContent(type="text", text=asked.input)]))
         return
     for i, message in enumerate(asked.input):
         content = [_asked(message, part, f"input[{i}].content[{k}]") for k, part in enumerate(message.content)]
-        yield _Placed(f"input[{i}]", ChatMessage(role=message.role, content=content))
+        yield _Placed(f"input[{i}]", _spoken(message.role, content))
 
 
 def _asked(message: InputMessage, part: InputPart, param: str) -> Content:
@@ -130,13 +133,17 @@ def _asked(message: InputMessage, part: InputPart, param: str) -> Content:
             return InputAudioContent(type="input_audio", input_audio=part.input_audio)
 
 
+def _spoken(role: str, content: list[Content]) -> ChatMessage:
+    return _MESSAGE.validate_python({"role": role, "content": content})
+
+
 def _text_of(turn: _Placed) -> str:
     return "".join(part.text for part in turn.message.content if isinstance(part, TextContent))
 
 
 def _said(message: Message, media: Mapping[str, bytes]) -> ChatMessage:
     """Return a kept message as if its media were sent again, so that all rules hold for them."""
-    return ChatMessage(role=message.role.value, content=[_said_part(part, media) for part in message.parts])
+    return _spoken(message.role.value, [_said_part(part, media) for part in message.parts])
 
 
 def _said_part(part: Part, media: Mapping[str, bytes]) -> Content:
