@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from shared.errors import InvalidRequest, JobError, job_error
 
-_MESSAGE = re.compile(r"messages\[(?P<index>\d+)\](?P<rest>[\w.\[\]]*)")
-_NAMES = ((re.compile(r"\bmax_(?:completion_)?tokens\b"), "max_output_tokens"), (re.compile(r"\bmessages\b"), "input"))
+_MESSAGE = re.compile(r"messages\[(?P<index>\d+)\](?P<rest>(?:\.\w+|\[\d+\])*)")
+_NAMES = ((re.compile(r"\bmax_(?:completion_)?tokens\b"), "max_output_tokens"), (re.compile(r"^messages$"), "input"))
 
 
 def reworded(error: JobError, places: Sequence[str]) -> JobError:
@@ -35,5 +35,7 @@ def _reworded(text: str, places: Sequence[str]) -> str:
 
 
 def _place(match: re.Match[str], places: Sequence[str]) -> str:
+    if len(match["index"]) > 6 or int(match["index"]) >= len(places):  # the client wrote it, in a name
+        return match[0]
     place = places[int(match["index"])]
     return place + match["rest"] if place.endswith("]") else place

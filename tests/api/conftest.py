@@ -91,6 +91,13 @@ async def client(gateway: GatewayProcess, worker: StandIn) -> AsyncIterator[Asyn
         yield opened
 
 
+@pytest.fixture
+async def other(gateways, client) -> AsyncIterator[AsyncOpenAI]:
+    """The client of another gateway."""
+    async with connect(gateways(keep_alive_s=0.2, response_ttl_s=100)) as opened:
+        yield opened
+
+
 def connect(gateway: GatewayProcess, api_key: str = "none") -> AsyncOpenAI:
     return AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=api_key, max_retries=0, timeout=20)
 

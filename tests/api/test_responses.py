@@ -1,13 +1,10 @@
 """The Responses API in front of a worker that says what a test wants it to, by the official client."""
 
-import base64
 import json
 
-import httpx2
 import pytest
-from openai import APIError, AsyncOpenAI, BadRequestError, NotFoundError
-from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import TypeAdapter
+from openai import APIError, BadRequestError
+from openai.types.responses import Response
 
 from api.keyring import ANYBODY
 from api.mailbox import _joined
@@ -15,50 +12,14 @@ from api.responses.archive import ResponseArchive
 from api.responses.writer import ResponseWriter
 from shared import keys, wire
 from shared.errors import ErrorCode
-from shared.events import FinishReason, TextDelta
-from shared.job import MediaKind, MediaPart, Message, Role, TextPart
+from shared.events import TextDelta
+from shared.job import Message, Role, TextPart
 from shared.progress import Candidate, TokenLogprob
-from tests.api.conftest import MODEL, asking, connect, until
+from tests.api.conftest import MODEL, asking
+from tests.api.responding import answered, ask, ask_in_background, end, heard
 
-EVENT = TypeAdapter(ResponseStreamEvent)
 WORDS = ("早上", "好 \u2028", "", "🌍")
 TEXT = "".join(WORDS)
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-)
-PIXEL_URL = f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
-
-
-def ask(client: AsyncOpenAI, **fields):
-    return client.responses.create(**{"model": MODEL, "input": "你好", **fields})
-
-
-async def end(worker, job, reason=FinishReason.STOP) -> None:
-    """End a job as a real worker's script does."""
-    await worker.finish(job, reason)
-    await worker.redis.delete(keys.payload(job.id), keys.lease(job.id))
-
-
-async def answered(client, worker, *words: str, **fields) -> tuple:
-    async with asking(ask(client, **fields)) as answer:
-        job = await worker.take()
-        await worker.say(job, *words)
-        await end(worker, job)
-        return job, await answer
-
-
-@pytest.fixture
-async def other(gateways, client):
-    """The client of another gateway."""
-    async with connect(gateways(keep_alive_s=0.2, response_ttl_s=100)) as opened:
-        yield opened
-
-
-async def heard(stream) -> list:
-    events = [event async for event in stream]
-    for event in events:
-        EVENT.validate_python(event.model_dump())
-    return events
 
 
 async def test_plain_response_has_openais_shape_and_says_what_was_asked(client, worker):
@@ -183,30 +144,6 @@ def text_of(events: list[dict]) -> str:
     return "".join(event.get("delta", "") for event in events)
 
 
-async def ask_in_background(client, **fields):
-    response = await ask(client, background=True, **fields)
-    assert (response.status, response.background, response.output) == ("queued", True, [])
-    return response
-
-
-async def test_background_response_is_polled_at_any_gateway(client, other, worker):
-    response = await ask_in_background(client)
-    job = await worker.take()
-    assert (await other.responses.retrieve(response.id)).status == "queued"
-
-    await worker.say(job, "a")
-    running = await other.responses.retrieve(response.id)
-    await worker.say(job, "b")
-    await end(worker, job, FinishReason.LENGTH)
-    ended = await other.responses.retrieve(response.id)
-
-    assert job.id == response.id
-    assert (running.status, running.output_text, running.usage) == ("in_progress", "a", None)
-    assert (ended.status, ended.output_text, ended.output[0].status) == ("incomplete", "ab", "incomplete")
-    assert ended.incomplete_details.reason == "max_output_tokens"
-    Response.model_validate(json.loads(ended.model_dump_json()))
-
-
 async def test_response_is_followed_while_it_is_written(client, other, worker):
     response = await ask_in_background(client)
     job = await worker.take()
@@ -219,160 +156,6 @@ async def test_response_is_followed_while_it_is_written(client, other, worker):
         last = [event async for event in stream][-1]
 
     assert (delta.delta, last.response.output_text) == ("b", "ab")
-
-
-async def test_background_job_outlives_its_stream(client, worker):
-    async with worker.hearing_cancels() as next_cancel:
-        async with asking(ask(client, stream=True, background=True)) as answer:
-            job = await worker.take()
-            await worker.say(job, "a")
-            stream = await answer
-            await anext(aiter(stream))
-            await stream.close()
-        with pytest.raises(AssertionError, match="no cancel"):
-            await next_cancel(0.5)
-    await end(worker, job)
-
-    assert (await client.responses.retrieve(job.id)).status == "completed"
-
-
-async def test_background_job_that_redis_forgot_is_begun_again(client, worker, broker):
-    response = await ask_in_background(client)
-    job = await worker.take()
-    await worker.say(job, "a", "b")
-    for key in (keys.payload(job.id), keys.lease(job.id), keys.log(job.id), keys.response(job.id)):
-        await broker.delete(key)
-
-    await broker.execute_command("CLIENT", "KILL", "TYPE", "PUBSUB")
-    again = await worker.take(timeout_s=30)
-    worker.seqs.clear()
-    await worker.say(again, "a", "b", "c")
-    await end(worker, again)
-
-    assert (again.id, again.progress.last_seq) == (job.id, 0)
-    assert (await client.responses.retrieve(response.id)).output_text == "abc"
-
-
-async def test_waiting_response_is_cancelled_at_another_gateway(client, other, worker, broker):
-    response = await ask_in_background(client)
-    await until(lambda: broker.zcard(keys.queue(MODEL)))
-
-    cancelled = await other.responses.cancel(response.id)
-    again = await client.responses.cancel(response.id)
-
-    assert cancelled.status == again.status == "cancelled"
-    assert await broker.zcard(keys.queue(MODEL)) == 0
-    assert (await client.responses.retrieve(response.id)).status == "cancelled"
-
-
-async def test_running_response_is_cancelled_and_keeps_what_it_said(client, other, worker):
-    response = await ask_in_background(client)
-    job = await worker.take()
-    await worker.say(job, "a")
-    async with worker.hearing_cancels() as next_cancel, asking(other.responses.cancel(response.id)) as answer:
-        assert await next_cancel() == job.id
-        await end(worker, job, FinishReason.CANCELLED)
-        cancelled = await answer
-
-    assert (cancelled.status, cancelled.output_text, cancelled.usage) == ("cancelled", "a", None)
-    events = [event async for event in await client.responses.retrieve(job.id, stream=True)]
-    assert (events[-1].type, events[-1].code) == ("error", "stream_interrupted")
-
-
-async def test_ended_response_is_not_cancelled(client, worker):
-    job, _ = await answered(client, worker, "a")
-
-    assert (await client.responses.cancel(job.id)).status == "completed"
-
-
-async def test_foreground_response_is_cancelled_when_its_client_leaves(client, worker):
-    async with worker.hearing_cancels() as next_cancel:
-        async with asking(ask(client, stream=True)) as answer:
-            job = await worker.take()
-            await worker.say(job, "a")
-            stream = await answer
-            await stream.close()
-        assert await next_cancel() == job.id
-
-
-async def test_deleted_response_is_gone(client, other, worker, broker):
-    job, _ = await answered(client, worker, "a")
-
-    await other.responses.delete(job.id)
-
-    with pytest.raises(NotFoundError) as refusal:
-        await client.responses.retrieve(job.id)
-    assert refusal.value.param == "response_id"
-    assert not await broker.exists(keys.log(job.id), keys.response(job.id))
-    with pytest.raises(NotFoundError):
-        await client.responses.delete(job.id)
-
-
-async def test_running_response_is_cancelled_when_it_is_deleted(client, worker, broker):
-    response = await ask_in_background(client)
-
-    await client.responses.delete(response.id)
-
-    assert await broker.zcard(keys.queue(MODEL)) == 0
-    with pytest.raises(NotFoundError):
-        await client.responses.retrieve(response.id)
-
-
-async def test_response_that_is_not_stored_cannot_be_read(client, worker, broker):
-    job, response = await answered(client, worker, "a", store=False)
-
-    assert not response.store
-    assert not await broker.exists(keys.response(job.id))
-    with pytest.raises(NotFoundError):
-        await client.responses.retrieve(job.id)
-
-
-async def test_next_response_goes_on_from_the_last_one_with_its_picture(client, other, worker):
-    picture = {"type": "input_image", "image_url": PIXEL_URL, "detail": "auto"}
-    talk = [
-        {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": [picture, {"type": "input_text", "text": "?"}]},
-    ]
-    first, _ = await answered(client, worker, "red", input=talk, instructions="Be kind.")
-    second, _ = await answered(other, worker, "it is", input="sure?", previous_response_id=first.id)
-    third, response = await answered(
-        client, worker, "yes", input="really?", previous_response_id=second.id, instructions="Be loud."
-    )
-
-    system, seen = first.messages[0], first.messages[1].parts[0]
-    assert system == Message(Role.SYSTEM, (TextPart("Be kind.\n\nBe brief."),))
-    assert isinstance(seen, MediaPart)
-    assert third.messages[0] == Message(Role.SYSTEM, (TextPart("Be loud.\n\nBe brief."),))
-    assert [message.role.value for message in third.messages[1:]] == ["user", "assistant", "user", "assistant", "user"]
-    again = third.messages[1].parts[0]
-    assert (again.kind, again.sha256) == (MediaKind.IMAGE, seen.sha256)
-    assert [m.parts[-1].text for m in third.messages[1:]] == ["?", "red", "sure?", "it is", "really?"]
-    assert response.previous_response_id == second.id
-
-
-async def test_earlier_answer_may_be_sent_back_as_it_came(client, worker):
-    _, response = await answered(client, worker, "red")
-    talk = [{"role": "user", "content": "?"}, *[item.model_dump() for item in response.output]]
-
-    job, _ = await answered(client, worker, "yes", input=[*talk, {"role": "user", "content": "sure?"}])
-
-    assert [m.parts[0].text for m in job.messages] == ["?", "red", "sure?"]
-
-
-async def test_input_is_listed_without_media(client, worker):
-    picture = {"type": "input_image", "image_url": PIXEL_URL}
-    talk = [
-        {"role": "user", "content": [picture]},
-        {"role": "assistant", "content": "a"},
-        {"role": "user", "content": "b"},
-    ]
-    job, _ = await answered(client, worker, "c", input=talk)
-
-    page = await client.responses.input_items.list(job.id, limit=2)
-    listed = [item async for item in page]
-
-    assert [item.role for item in listed] == ["user", "assistant", "user"]
-    assert [item.content[0].type for item in listed] == ["input_text", "output_text", "input_image"]
 
 
 async def test_logprobs_are_told_where_they_are_asked_for(client, worker):
@@ -423,96 +206,3 @@ async def test_later_failure_is_told_in_the_response(client, other, worker, stre
 
     kept = await other.responses.retrieve(job.id)
     assert (kept.status, kept.error.message, kept.output_text) == ("failed", "two workers died", "a")
-
-
-async def test_error_names_the_place_in_the_input(client, worker):
-    broken = {"type": "input_image", "image_url": "data:image/png;base64,!"}
-
-    with pytest.raises(BadRequestError) as refusal:
-        await ask(client, instructions="x", input=[{"role": "user", "content": [broken]}])
-
-    assert refusal.value.param == "input[0].content[0].image_url"
-
-
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"input": []}, "input"),
-        ({"input": ""}, "input"),
-        ({"input": [{"role": "system", "content": "x"}]}, "input"),
-        ({"input": [{"role": "assistant", "content": "x"}]}, "input[0].role"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"),
-        ({"input": [{"type": "reasoning", "id": "x", "summary": []}]}, "input[0]"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]}, "input[0].content[0]"),
-        (
-            {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "x", "image_url": "x"}]}]},
-            "input[0].content[0].file_id",
-        ),
-        (
-            {"input": [{"role": "user", "content": [{"type": "output_text", "text": "x"}]}]},
-            "input[0].content[0]",
-        ),
-        (
-            {"input": [{"role": "assistant", "content": [{"type": "input_image", "image_url": PIXEL_URL}]}]},
-            "input[0].content[0]",
-        ),
-        ({"background": True, "store": False}, "store"),
-        ({"top_logprobs": 2}, "top_logprobs"),
-        ({"truncation": "auto"}, "truncation"),
-        ({"reasoning": {"effort": "high"}}, "reasoning"),
-        ({"conversation": "conv_1"}, "conversation"),
-        ({"prompt": {"id": "x"}}, "prompt"),
-        ({"service_tier": "flex"}, "service_tier"),
-        ({"include": ["file_search_call.results"]}, "include[0]"),
-        ({"text": {"verbosity": "high"}}, "text.verbosity"),
-        ({"metadata": {str(n): "x" for n in range(17)}}, "metadata"),
-        ({"metadata": {"x": "y" * 513}}, "metadata.x"),
-        ({"previous_response_id": "resp_0"}, "previous_response_id"),
-        ({"extra_body": {"stream_options": {}}}, "stream_options"),
-        (
-            {"extra_body": {"stream": True, "stream_options": {"include_obfuscation": True}}},
-            "stream_options.include_obfuscation",
-        ),
-        ({"extra_body": {"n": 2}}, "n"),
-        ({"max_output_tokens": 10**6}, "max_output_tokens"),
-        ({"extra_body": {"timeout": 10**6}}, "timeout"),
-    ],
-)
-async def test_what_cannot_be_honoured_is_refused_by_name(client, worker, fields, param):
-    with pytest.raises(BadRequestError) as refusal:
-        await ask(client, **fields)
-
-    assert refusal.value.param == param
-
-
-async def test_response_without_an_answer_is_no_previous_one(client, worker):
-    response = await ask_in_background(client)
-
-    with pytest.raises(BadRequestError, match="queued") as refusal:
-        await ask(client, previous_response_id=response.id)
-
-    assert refusal.value.param == "previous_response_id"
-    await client.responses.cancel(response.id)
-
-
-@pytest.mark.parametrize(
-    ("query", "param"),
-    [
-        ("starting_after=1", "starting_after"),
-        ("stream=true&starting_after=-1", "starting_after"),
-        ("stream=true&include_obfuscation=true", "include_obfuscation"),
-        ("include[]=message.output_text.logprobs", "include[]"),
-    ],
-)
-async def test_wrong_query_is_refused_by_name(gateway, client, worker, query, param):
-    job, _ = await answered(client, worker, "a")
-
-    refusal = httpx2.get(f"{gateway.url}/v1/responses/{job.id}?{query}")
-
-    assert (refusal.status_code, refusal.json()["error"]["param"]) == (400, param)
-
-
-async def test_chat_does_not_show_a_response(gateway, client, worker):
-    job, _ = await answered(client, worker, "a")
-
-    assert httpx2.get(f"{gateway.url}/v1/chat/completions/{job.id}/events").status_code == 404
