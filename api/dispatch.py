@@ -136,7 +136,10 @@ class Dispatcher:
 
     def _part(self, order: Order, *, is_left: bool) -> None:
         """Start a task of its own: whoever leaves may be cancelled and can't wait."""
-        task = asyncio.create_task(self._say_farewell(order, is_left and not order.is_background))
+        is_unwanted = is_left and not order.is_background
+        if not is_unwanted and order.kept is None:
+            return
+        task = asyncio.create_task(self._say_farewell(order, is_unwanted))
         self._farewells.add(task)
         task.add_done_callback(self._farewells.discard)
 
