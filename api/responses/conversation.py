@@ -28,7 +28,10 @@ from api.schema.responses import (
     InputRecording,
     InputText,
     InputVideo,
+    NamedSchemaFormat,
+    TextForm,
 )
+from api.schema.structure import JsonSchema, JsonSchemaFormat, ResponseFormat
 from shared.errors import InvalidRequest
 from shared.job import MediaKind, MediaPart, Message, Part, Role, TextPart
 
@@ -99,9 +102,17 @@ def _request(asked: CreateResponse, messages: list[ChatMessage]) -> ChatCompleti
         top_logprobs=asked.top_logprobs if asked.wants_logprobs else None,
         stream=asked.stream,
         mm_processor_kwargs=asked.mm_processor_kwargs,
+        response_format=None if asked.text is None else _format(asked.text.format),
         timeout=asked.timeout,
         priority=asked.priority,
     )
+
+
+def _format(asked: TextForm | None) -> ResponseFormat | None:
+    if not isinstance(asked, NamedSchemaFormat):
+        return asked
+    schema = JsonSchema(**asked.model_dump(by_alias=True, exclude={"type"}))
+    return JsonSchemaFormat(type="json_schema", json_schema=schema)
 
 
 def _input(asked: CreateResponse) -> Iterator[_Placed]:

@@ -16,8 +16,8 @@ from api.responses.archive import ResponseArchive
 from api.responses.conversation import PREVIOUS, Conversation, conversation, media_of
 from api.responses.draft import Draft
 from api.responses.wording import in_words_of
-from api.schema.responses import LOGPROBS, CreateResponse
-from api.schema.responses_object import ResponseObject
+from api.schema.responses import LOGPROBS, CreateResponse, TextOptions
+from api.schema.responses_object import ResponseObject, TextShown
 from api.store import MediaStore
 from api.visit import Visit
 from shared.errors import CompletionNotFound, InvalidRequest
@@ -144,6 +144,7 @@ def _response(asked: CreateResponse, talk: Conversation, job: ChatJob) -> KeptRe
         safety_identifier=asked.safety_identifier,
         store=asked.is_kept,
         temperature=job.sampling.temperature,
+        text=_text_shown(asked.text),
         top_logprobs=asked.top_logprobs or 0,
         top_p=job.sampling.top_p,
         user=asked.user,
@@ -155,3 +156,9 @@ def _response(asked: CreateResponse, talk: Conversation, job: ChatJob) -> KeptRe
         messages=talk.kept(job.messages),
         places=talk.places,
     )
+
+
+def _text_shown(asked: TextOptions | None) -> TextShown:
+    if asked is None or asked.format is None:
+        return TextShown()
+    return TextShown(format=asked.format.model_dump(by_alias=True, exclude_none=True))

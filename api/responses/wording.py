@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from shared.errors import InvalidRequest, JobError, job_error
 
 _MESSAGE = re.compile(r"messages\[(?P<index>\d+)\](?P<rest>(?:\.\w+|\[\d+\])*)")
-_NAMES = ((re.compile(r"\bmax_(?:completion_)?tokens\b"), "max_output_tokens"), (re.compile(r"^messages$"), "input"))
+_NAMES = (
+    (re.compile(r"\bresponse_format(?:\.json_schema)?\b"), "text.format"),
+    (re.compile(r"\bmax_(?:completion_)?tokens\b"), "max_output_tokens"),
+    (re.compile(r"^messages$"), "input"),
+)
 
 
 def reworded(error: JobError, places: Sequence[str]) -> JobError:

@@ -17,6 +17,7 @@ from api.schema.request import (
     check_fields,
     read_fields,
 )
+from api.schema.structure import JsonObjectFormat, JsonSchema, TextFormat
 
 MAX_METADATA = 16
 LOGPROBS = "message.output_text.logprobs"
@@ -127,16 +128,19 @@ class InputMessage(Schema):
 InputItem: TypeAlias = Annotated[InputMessage, BeforeValidator(_known_type, json_schema_input_type=InputMessage)]
 
 
-class TextFormat(Schema):
-    """What the answer is to look like."""
+class NamedSchemaFormat(JsonSchema):
+    """JSON that matches a schema; here OpenAI has its name and the schema beside the type."""
 
-    type: Literal["text"]
+    type: Literal["json_schema"]
+
+
+TextForm: TypeAlias = Annotated[TextFormat | JsonObjectFormat | NamedSchemaFormat, Field(discriminator="type")]
 
 
 class TextOptions(Schema):
     """What is wished of the answer's text."""
 
-    format: TextFormat | None = None
+    format: TextForm | None = None
     verbosity: Literal["medium"] | None = None
 
 

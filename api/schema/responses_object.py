@@ -105,7 +105,7 @@ class ResponseObject(BaseModel):
     service_tier: Literal["default"] = "default"
     store: bool
     temperature: float
-    text: TextShown = TextShown()
+    text: TextShown
     tool_choice: Literal["auto"] = "auto"
     tools: list[Any] = []
     top_logprobs: int

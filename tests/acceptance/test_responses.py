@@ -1,8 +1,10 @@
 """The Responses API over real models: pictures, recordings, and conversations that go on."""
 
 import base64
+from typing import Literal
 
 import pytest
+from pydantic import BaseModel
 
 from tests.acceptance.conftest import MODEL
 from tests.cases import INTERNVL2, QWEN2_AUDIO, read_cases
@@ -94,3 +96,14 @@ def _heard(part: dict) -> dict:
         return {"type": "input_text", "text": part["text"]}
     content = (QWEN2_AUDIO / part["audio_url"]["url"]).read_bytes()
     return {"type": "input_audio", "input_audio": {"data": base64.b64encode(content).decode(), "format": "wav"}}
+
+
+class Colour(BaseModel):
+    colour: Literal["red", "blue"]
+
+
+def test_parsed_response_is_of_its_type(client):
+    response = client.responses.parse(model=MODEL, temperature=0, input="Which colour?", text_format=Colour)
+
+    assert isinstance(response.output_parsed, Colour)
+    assert response.status == "completed"
