@@ -64,7 +64,7 @@ class Dispatcher:
         """
         job = order.job
         with (
-            self._subscriber.open(job.id, partial(self._requeue, order)) as mailbox,
+            self._subscriber.open(job.id, partial(self._requeue, order), joins=not order.needs_all_events) as mailbox,
             self._departure.watched(mailbox.fail),
         ):
             self._open[job.id] = order

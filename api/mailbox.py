@@ -31,7 +31,8 @@ Requeue = Callable[[Progress], Awaitable[None]]
 class Mailbox:
     """Filled by the subscriber, emptied by the one reader of the job's stream."""
 
-    def __init__(self, job_id: JobId, redis: Redis, requeue: Requeue) -> None:
+    def __init__(self, job_id: JobId, redis: Redis, requeue: Requeue, *, joins: bool = True) -> None:
+        self._joins = joins
         self._job_id = job_id
         self._redis = redis
         self._requeue = requeue
@@ -89,7 +90,7 @@ class Mailbox:
         self._last_seq = event.seq
         self._tally.add(event)
         self._waiting.append(event)
-        if len(self._waiting) > MAX_WAITING:
+        if self._joins and len(self._waiting) > MAX_WAITING:
             self._waiting = list(_joined(self._waiting))
         self._ready.set()
 

@@ -19,5 +19,7 @@ class Order:
     """The HTTP request's, of which all that is done for the order is a part."""
     kept: KeptResponse | None = None
     """What is kept of it for later, if anything."""
+    needs_all_events: bool = False
+    """Whether no event may be joined with another one, however slow the client."""
     is_background: bool = False
     """Whether it goes on when nobody listens."""

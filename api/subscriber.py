@@ -34,9 +34,9 @@ class EventSubscriber:
         self._mailboxes: dict[JobId, Mailbox] = {}
 
     @contextmanager
-    def open(self, job_id: JobId, requeue: Requeue) -> Iterator[Mailbox]:
+    def open(self, job_id: JobId, requeue: Requeue, *, joins: bool = True) -> Iterator[Mailbox]:
         """Collect the job's events from now on; to be entered before the job is enqueued."""
-        mailbox = self._mailboxes[job_id] = Mailbox(job_id, self._redis, requeue)
+        mailbox = self._mailboxes[job_id] = Mailbox(job_id, self._redis, requeue, joins=joins)
         try:
             yield mailbox
         finally:

@@ -8,7 +8,9 @@ from typing import TypeAlias
 
 from pydantic import TypeAdapter
 
+from api.responses.tools import chat_choice, chat_tools
 from api.schema.request import (
+    AssistantMessage,
     AudioContent,
     ChatCompletionRequest,
     ChatMessage,
@@ -17,23 +19,29 @@ from api.schema.request import (
     InputAudioContent,
     MediaAddress,
     TextContent,
+    ToolMessage,
     VideoContent,
 )
 from api.schema.responses import (
+    CallItem,
     CreateResponse,
     EarlierText,
     InputImage,
+    InputItem,
     InputMessage,
     InputPart,
     InputRecording,
     InputText,
     InputVideo,
     NamedSchemaFormat,
+    ResultItem,
     TextForm,
 )
 from api.schema.structure import JsonSchema, JsonSchemaFormat, ResponseFormat
+from api.schema.tool import FunctionCall, ToolCall
 from shared.errors import InvalidRequest
 from shared.job import MediaKind, MediaPart, Message, Part, Role, TextPart
+from shared.tools import Call
 
 INSTRUCTIONS = "instructions"
 PREVIOUS = "previous_response_id"
@@ -101,6 +109,9 @@ def _request(asked: CreateResponse, messages: list[ChatMessage]) -> ChatCompleti
         logprobs=asked.wants_logprobs,
         top_logprobs=asked.top_logprobs if asked.wants_logprobs else None,
         stream=asked.stream,
+        tools=chat_tools(asked),
+        tool_choice=chat_choice(asked.tool_choice),
+        parallel_tool_calls=asked.parallel_tool_calls,
         mm_processor_kwargs=asked.mm_processor_kwargs,
         response_format=None if asked.text is None else _format(asked.text.format),
         timeout=asked.timeout,
@@ -119,9 +130,35 @@ def _input(asked: CreateResponse) -> Iterator[_Placed]:
     if isinstance(asked.input, str):
         yield _Placed("input", _spoken("user", [TextContent(type="text", text=asked.input)]))
         return
-    for i, message in enumerate(asked.input):
-        content = [_asked(message, part, f"input[{i}].content[{k}]") for k, part in enumerate(message.content)]
-        yield _Placed(f"input[{i}]", _spoken(message.role, content))
+    for place, entries in _answers(asked.input):
+        yield _Placed(place, _turn(place, entries))
+
+
+def _answers(entries: Sequence[InputItem]) -> Iterator[tuple[str, list[InputItem]]]:
+    """Yield what makes one message each: calls belong to the answer before them."""
+    first, together = 0, list[InputItem]()
+    for i, entry in enumerate(entries):
+        if together and not (isinstance(entry, CallItem) and _is_answer(together[-1])):
+            yield f"input[{first}]", together
+            first, together = i, []
+        together.append(entry)
+    yield f"input[{first}]", together
+
+
+def _is_answer(entry: InputItem) -> bool:
+    return isinstance(entry, CallItem) or (isinstance(entry, InputMessage) and entry.role == "assistant")
+
+
+def _turn(place: str, entries: list[InputItem]) -> ChatMessage:
+    if isinstance(result := entries[0], ResultItem):
+        content = [TextContent(type="text", text=part.text) for part in result.output]
+        return ToolMessage(role="tool", content=content, tool_call_id=result.call_id)
+    calls = [Call(entry.call_id, entry.name, entry.arguments) for entry in entries if isinstance(entry, CallItem)]
+    message = entries[0]
+    if not isinstance(message, InputMessage):
+        return _spoken("assistant", [], calls)
+    parts = [_asked(message, part, f"{place}.content[{k}]") for k, part in enumerate(message.content)]
+    return _spoken(message.role, parts, calls)
 
 
 def _asked(message: InputMessage, part: InputPart, param: str) -> Content:
@@ -144,17 +181,26 @@ def _asked(message: InputMessage, part: InputPart, param: str) -> Content:
             return InputAudioContent(type="input_audio", input_audio=part.input_audio)
 
 
-def _spoken(role: str, content: list[Content]) -> ChatMessage:
-    return _MESSAGE.validate_python({"role": role, "content": content})
+def _spoken(role: str, content: list[Content], calls: Sequence[Call] = ()) -> ChatMessage:
+    if not calls:
+        return _MESSAGE.validate_python({"role": role, "content": content})
+    told = [
+        ToolCall(id=call.id, type="function", function=FunctionCall(name=call.name, arguments=call.arguments))
+        for call in calls
+    ]
+    return AssistantMessage(role="assistant", content=content or None, tool_calls=told)
 
 
 def _text_of(turn: _Placed) -> str:
-    return "".join(part.text for part in turn.message.content if isinstance(part, TextContent))
+    return "".join(part.text for part in turn.message.content or () if isinstance(part, TextContent))
 
 
 def _said(message: Message, media: Mapping[str, bytes]) -> ChatMessage:
     """Return a kept message as if its media were sent again, so that all rules hold for them."""
-    return _spoken(message.role.value, [_said_part(part, media) for part in message.parts])
+    if message.role is Role.TOOL:
+        texts = [TextContent(type="text", text=part.text) for part in message.parts if isinstance(part, TextPart)]
+        return ToolMessage(role="tool", content=texts, tool_call_id=message.call_id)
+    return _spoken(message.role.value, [_said_part(part, media) for part in message.parts], message.calls)
 
 
 def _said_part(part: Part, media: Mapping[str, bytes]) -> Content:

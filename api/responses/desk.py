@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -16,12 +17,12 @@ from api.responses.archive import ResponseArchive
 from api.responses.conversation import PREVIOUS, Conversation, conversation, media_of
 from api.responses.draft import Draft
 from api.responses.wording import in_words_of
-from api.schema.responses import LOGPROBS, CreateResponse, TextOptions
+from api.schema.responses import LOGPROBS, CreateResponse, ResponseToolChoice, TextOptions
 from api.schema.responses_object import ResponseObject, TextShown
 from api.store import MediaStore
 from api.visit import Visit
 from shared.errors import CompletionNotFound, InvalidRequest
-from shared.job import ChatJob, JobId, Message, Role, TextPart
+from shared.job import ChatJob, JobId, Message
 from shared.kept import KeptResponse
 
 ID_PREFIX = "resp_"
@@ -72,7 +73,9 @@ class ResponseDesk:
         if asked.is_kept:
             job = msgspec.structs.replace(job, log_ttl_s=self._archive.log_ttl_s)
         kept = response if asked.is_kept else None
-        return Accepted(replace(order, job=job, kept=kept, is_background=bool(asked.background)), response)
+        may_call = job.calling is not None and bool(job.calling.names)
+        order = replace(order, job=job, kept=kept, is_background=bool(asked.background), needs_all_events=may_call)
+        return Accepted(order, response)
 
     async def find(self, response_id: str, caller: Caller) -> KeptResponse:
         """Return what is kept of the caller's response, or raise CompletionNotFound."""
@@ -87,7 +90,7 @@ class ResponseDesk:
         """Return the response as it stands."""
         draft = Draft(kept)
         is_open = await self._queue.is_open(kept.id)
-        draft.add(await self._answers.read(kept.id))
+        draft.add_all(await self._answers.read(kept.id))
         if not is_open and not draft.has_ended:
             draft.lose()
         return draft
@@ -116,7 +119,7 @@ class ResponseDesk:
             raise InvalidRequest(
                 f"The previous response is {draft.status}; there is no answer to go on from.", param=PREVIOUS
             )
-        return (*kept.messages, Message(Role.ASSISTANT, (TextPart(draft.text),)))
+        return (*kept.messages, draft.said())
 
 
 def _check(asked: CreateResponse) -> None:
@@ -124,6 +127,8 @@ def _check(asked: CreateResponse) -> None:
         raise InvalidRequest("stream_options is only allowed when stream is true.", param="stream_options")
     if asked.background and not asked.is_kept:
         raise InvalidRequest("background needs a response that is stored; leave store out or send true.", param="store")
+    if asked.wants_logprobs and asked.tools:
+        raise InvalidRequest("Log-probabilities are not told beside tools; leave one of them out.", param="include")
     if asked.top_logprobs and not asked.wants_logprobs:
         raise InvalidRequest(f'top_logprobs is only allowed when include has "{LOGPROBS}".', param="top_logprobs")
 
@@ -144,6 +149,8 @@ def _response(asked: CreateResponse, talk: Conversation, job: ChatJob) -> KeptRe
         safety_identifier=asked.safety_identifier,
         store=asked.is_kept,
         temperature=job.sampling.temperature,
+        tool_choice=_choice_shown(asked.tool_choice),
+        tools=[tool.model_dump() for tool in asked.tools or ()],
         text=_text_shown(asked.text),
         top_logprobs=asked.top_logprobs or 0,
         top_p=job.sampling.top_p,
@@ -156,6 +163,12 @@ def _response(asked: CreateResponse, talk: Conversation, job: ChatJob) -> KeptRe
         messages=talk.kept(job.messages),
         places=talk.places,
     )
+
+
+def _choice_shown(choice: ResponseToolChoice | None) -> str | dict[str, Any]:
+    if choice is None:
+        return "auto"
+    return choice if isinstance(choice, str) else choice.model_dump()
 
 
 def _text_shown(asked: TextOptions | None) -> TextShown:

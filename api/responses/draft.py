@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import Any, assert_never
 
-from api.completion import failure, logprobs_of
+from api.completion import failure
 from api.errors import PRESENTATIONS
+from api.responses.output import Change, Output
 from api.responses.wording import reworded
 from api.schema.responses_object import (
     IncompleteDetails,
     InputTokensDetails,
-    OutputMessage,
-    OutputText,
+    ItemStatus,
     ResponseError,
     ResponseObject,
     ResponseUsage,
@@ -18,8 +18,8 @@ from api.schema.responses_object import (
 )
 from shared.errors import DeadlineExceeded, ErrorCode, InvalidRequest, JobError, TooMuch
 from shared.events import ChoiceFinished, Failed, Finished, FinishReason, JobEvent, Started, TextDelta, Usage
+from shared.job import Message, Role, TextPart
 from shared.kept import KeptResponse
-from shared.progress import TokenLogprob
 
 _STATUSES: dict[FinishReason, Status] = {
     FinishReason.STOP: "completed",
@@ -33,35 +33,35 @@ class Draft:
 
     def __init__(self, kept: KeptResponse) -> None:
         self.heading = ResponseObject.model_validate_json(kept.heading)
-        self.message_id = kept.id.replace("resp_", "msg_", 1)
+        self.output = Output(kept.id)
         self._places = kept.places
         self._status: Status = self.heading.status
-        self._has_started = False
-        self._text: list[str] = []
-        self._logprobs: list[TokenLogprob] = []
-        self._part: OutputText | None = None
         self._error: JobError | None = None
         self._usage: Usage | None = None
 
-    def add(self, events: Iterable[JobEvent]) -> None:
+    def add(self, event: JobEvent) -> list[Change]:
+        """Take the next event, and return what it adds to the output."""
+        match event:
+            case Started():
+                self._status = "in_progress"
+                return self.output.start(event)
+            case TextDelta():
+                return self.output.add(event)
+            case Finished():
+                self._status, self._usage = _STATUSES[event.reason], event.usage
+                return [] if event.reason is FinishReason.CANCELLED else self.output.finish()
+            case Failed():
+                self._status, self._error = "failed", reworded(failure(event), self._places)
+                return []
+            case ChoiceFinished():
+                return []
+            case _:
+                assert_never(event)
+
+    def add_all(self, events: Iterable[JobEvent]) -> None:
         """Take the next events."""
-        self._part = None
         for event in events:
-            match event:
-                case Started():
-                    self._status, self._has_started = "in_progress", True
-                case TextDelta():
-                    self._text.append(event.text)
-                    self._logprobs += event.logprobs
-                case Finished():
-                    self._status = _STATUSES[event.reason]
-                    self._usage = event.usage
-                case Failed():
-                    self._status, self._error = "failed", reworded(failure(event), self._places)
-                case ChoiceFinished():
-                    pass
-                case _:
-                    assert_never(event)
+            self.add(event)
 
     def lose(self) -> None:
         """Say that the job is gone, and never said its end."""
@@ -84,24 +84,21 @@ class Draft:
         return self._error
 
     @property
-    def text(self) -> str:
-        """What the model said so far."""
-        return "".join(self._text)
+    def item_status(self) -> ItemStatus:
+        """How far its items are."""
+        if not self.has_ended:
+            return "in_progress"
+        return "completed" if self._status == "completed" else "incomplete"
 
-    def part(self) -> OutputText:
-        """The answer's text so far, made once for all events that show it."""
-        if self._part is None:
-            self._part = OutputText(text=self.text, logprobs=logprobs_of(self._logprobs))
-        return self._part
-
-    def message(self) -> OutputMessage:
-        """The answer so far."""
-        content = [self.part()] if self._has_started else []
-        return OutputMessage(id=self.message_id, status=self._message_status(), content=content)
+    def said(self) -> Message:
+        """The answer, as the conversation goes on with it."""
+        parts = (TextPart(self.output.text),) if self.output.text or not self.output.calls else ()
+        return Message(Role.ASSISTANT, parts, self.output.calls)
 
     def response(self) -> ResponseObject:
         """The whole response as it stands."""
-        changed: dict[str, Any] = {"status": self._status, "output": [self.message()] if self._has_started else []}
+        items = self.output.shown(self.item_status, is_whole=self.has_ended)
+        changed: dict[str, Any] = {"status": self._status, "output": items}
         if self._status == "incomplete":
             changed["incomplete_details"] = IncompleteDetails()
         if self._error is not None:
@@ -109,11 +106,6 @@ class Draft:
         if self._usage is not None and self._status != "cancelled":
             changed["usage"] = _usage(self._usage)
         return self.heading.model_copy(update=changed)
-
-    def _message_status(self) -> Any:
-        if not self.has_ended:
-            return "in_progress"
-        return "completed" if self._status == "completed" else "incomplete"
 
 
 def _shown(error: JobError) -> ResponseError:

@@ -1,13 +1,23 @@
 """What a response answers, as a list of messages."""
 
+from collections.abc import Iterator
 from typing import Literal, TypeAlias, assert_never
 
-from api.schema.responses_object import InputItemList, InputShown, OutputText, ShownMedium, ShownText
+from api.schema.responses_object import (
+    FunctionCallItem,
+    InputItemList,
+    InputShown,
+    OutputText,
+    ResultShown,
+    ShownMedium,
+    ShownText,
+)
 from shared.errors import InvalidRequest
 from shared.job import MediaKind, MediaPart, Message, Part, Role, TextPart
 from shared.kept import KeptResponse
 
 Order: TypeAlias = Literal["asc", "desc"]
+_Shown: TypeAlias = InputShown | FunctionCallItem | ResultShown
 _TYPES: dict[MediaKind, Literal["input_image", "input_video", "input_audio"]] = {
     MediaKind.IMAGE: "input_image",
     MediaKind.VIDEO: "input_video",
@@ -17,9 +27,8 @@ _TYPES: dict[MediaKind, Literal["input_image", "input_video", "input_audio"]] = 
 
 def listed(kept: KeptResponse, limit: int, order: Order, after: str | None) -> InputItemList:
     """Return a page of the messages, from behind the one of this id on; raise InvalidRequest if there is none."""
-    messages = [
-        _shown(message, f"{kept.id.replace('resp_', 'msg_', 1)}_{i}") for i, message in enumerate(kept.messages)
-    ]
+    stem = kept.id.replace("resp_", "msg_", 1)
+    messages = [entry for i, message in enumerate(kept.messages) for entry in _shown(message, f"{stem}_{i}")]
     if order == "desc":
         messages.reverse()
     first = 0 if after is None else 1 + _index(messages, after)
@@ -32,15 +41,23 @@ def listed(kept: KeptResponse, limit: int, order: Order, after: str | None) -> I
     )
 
 
-def _index(messages: list[InputShown], after: str) -> int:
+def _index(messages: list[_Shown], after: str) -> int:
     for i, message in enumerate(messages):
         if message.id == after:
             return i
     raise InvalidRequest("after must be the id of one of the messages.", param="after")
 
 
-def _shown(message: Message, id_: str) -> InputShown:
-    return InputShown(id=id_, role=message.role.value, content=[_part(message, part) for part in message.parts])
+def _shown(message: Message, id_: str) -> Iterator[_Shown]:
+    if message.role is Role.TOOL:
+        text = "".join(part.text for part in message.parts if isinstance(part, TextPart))
+        yield ResultShown(id=id_, call_id=message.call_id, output=text)
+        return
+    if message.parts:
+        yield InputShown(id=id_, role=message.role.value, content=[_part(message, part) for part in message.parts])
+    for k, call in enumerate(message.calls):
+        told = FunctionCallItem(id=f"{id_}_{k}", call_id=call.id, name=call.name, arguments=call.arguments)
+        yield told.model_copy(update={"status": "completed"})
 
 
 def _part(message: Message, part: Part) -> ShownText | ShownMedium | OutputText:

@@ -8,6 +8,8 @@ from shared.errors import InvalidRequest, JobError, job_error
 
 _MESSAGE = re.compile(r"messages\[(?P<index>\d+)\](?P<rest>(?:\.\w+|\[\d+\])*)")
 _NAMES = (
+    (re.compile(r"\b(tools\[\d+\]|tool_choice)\.function\b"), r"\1"),
+    (re.compile(r"\btool_choice\.allowed_tools\b"), "tool_choice"),
     (re.compile(r"\bresponse_format(?:\.json_schema)?\b"), "text.format"),
     (re.compile(r"\bmax_(?:completion_)?tokens\b"), "max_output_tokens"),
     (re.compile(r"^messages$"), "input"),
@@ -41,5 +43,7 @@ def _reworded(text: str, places: Sequence[str]) -> str:
 def _place(match: re.Match[str], places: Sequence[str]) -> str:
     if len(match["index"]) > 6 or int(match["index"]) >= len(places):  # the client wrote it, in a name
         return match[0]
-    place = places[int(match["index"])]
-    return place + match["rest"] if place.endswith("]") else place
+    place, rest = places[int(match["index"])], match["rest"]
+    if rest == ".tool_call_id":
+        return f"{place}.call_id"
+    return place + rest if place.endswith("]") and not rest.startswith(".tool_calls") else place

@@ -139,7 +139,7 @@ async def _whole(gateway: Gateway, accepted: Accepted) -> Response:
     draft = Draft(accepted.response)
     async with aclosing(gateway.dispatcher.stream(accepted.order)) as batches:
         async for events in batches:
-            draft.add(events)
+            draft.add_all(events)
     if draft.error is not None:
         raise draft.error
     return _shown(draft)

@@ -18,6 +18,7 @@ from api.schema.request import (
     read_fields,
 )
 from api.schema.structure import JsonObjectFormat, JsonSchema, TextFormat
+from api.schema.tool import MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_TOOLS, FunctionDefinition, ToolMode, choice_kind
 
 MAX_METADATA = 16
 LOGPROBS = "message.output_text.logprobs"
@@ -35,20 +36,18 @@ NEUTRAL_FIELDS = {
     "prompt_cache_retention": ("in_memory",),
     "reasoning": ({}, {"effort": None}, {"effort": "none"}),
     "service_tier": ("auto", "default"),
-    "tool_choice": ("auto", "none"),
-    "tools": ([],),
     "truncation": ("disabled",),
 }
 """Field → the values that ask for nothing; null always does."""
 
-MESSAGE_FIELDS = {"phase": ()}
-"""The same for one message of the input."""
+ITEM_FIELDS = {"async": (), "async_": (), "caller": (), "namespace": (), "phase": ()}
+"""The same for one item of the input; OpenAI's client says null of them."""
 
 
-def _known_type(value: Any) -> Any:
-    if isinstance(value, dict) and value.get("type") not in {None, "message"}:
-        raise PydanticCustomError("item_type", "only messages are accepted here")
-    return value
+def _kind(value: Any) -> Any:
+    """Tell an item by its type; what has none is a message."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return "message" if kind is None else kind
 
 
 def _as_parts(value: Any) -> Any:
@@ -64,7 +63,7 @@ def _form(value: Any) -> str:
     return "text" if isinstance(value, str) else "messages"
 
 
-def _filled(value: list["InputMessage"] | str) -> list["InputMessage"] | str:
+def _filled(value: list["InputItem"] | str) -> list["InputItem"] | str:
     if not value:
         raise PydanticCustomError("empty", "must not be empty")
     return value
@@ -115,6 +114,9 @@ InputPart: TypeAlias = Annotated[
 ]
 
 
+ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
+
+
 class InputMessage(Schema):
     """One turn; an answer of ours may be sent back as it came."""
 
@@ -122,10 +124,74 @@ class InputMessage(Schema):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[list[InputPart], BeforeValidator(_as_parts, json_schema_input_type=str | list[InputPart])]
     id: str | None = None
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
+    status: ItemStatus | None = None
 
 
-InputItem: TypeAlias = Annotated[InputMessage, BeforeValidator(_known_type, json_schema_input_type=InputMessage)]
+class CallItem(Schema):
+    """A call that an earlier answer made."""
+
+    type: Literal["function_call"]
+    call_id: str = Field(min_length=1, max_length=MAX_ID_LENGTH)
+    name: str = Field(min_length=1, max_length=MAX_NAME_LENGTH)
+    arguments: str
+    id: str | None = None
+    status: ItemStatus | None = None
+
+
+class ResultItem(Schema):
+    """What a call returned."""
+
+    type: Literal["function_call_output"]
+    call_id: str = Field(min_length=1, max_length=MAX_ID_LENGTH)
+    output: Annotated[list[InputText], BeforeValidator(_as_parts, json_schema_input_type=str | list[InputText])]
+    id: str | None = None
+    status: ItemStatus | None = None
+
+
+InputItem: TypeAlias = Annotated[
+    Annotated[InputMessage, Tag("message")]
+    | Annotated[CallItem, Tag("function_call")]
+    | Annotated[ResultItem, Tag("function_call_output")],
+    Discriminator(_kind),
+]
+
+
+class ResponseTool(FunctionDefinition):
+    """A tool; functions are the only ones there are, and here OpenAI has their fields beside the type."""
+
+    type: Literal["function"]
+
+
+def _function(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("type", "function") != "function":
+        raise PydanticCustomError("tool_type", "functions are the only tools there are")
+    return value
+
+
+AnyTool: TypeAlias = Annotated[ResponseTool, BeforeValidator(_function, json_schema_input_type=ResponseTool)]
+
+
+class ChosenTool(Schema):
+    """The one tool to be called, or one of those that may be."""
+
+    type: Literal["function"]
+    name: str
+
+
+class ChosenTools(Schema):
+    """The choice to use some of the tools only."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: list[ChosenTool] = Field(min_length=1, max_length=MAX_TOOLS)
+
+
+ResponseToolChoice: TypeAlias = Annotated[
+    Annotated[ToolMode, Tag("mode")]
+    | Annotated[ChosenTool, Tag("function")]
+    | Annotated[ChosenTools, Tag("allowed_tools")],
+    Discriminator(choice_kind),
+]
 
 
 class NamedSchemaFormat(JsonSchema):
@@ -176,6 +242,8 @@ class CreateResponse(Schema):
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = None
     """There is no reasoning here to be encrypted; agents ask for it of every model."""
     text: TextOptions | None = None
+    tools: list[AnyTool] | None = Field(None, max_length=MAX_TOOLS)
+    tool_choice: ResponseToolChoice | None = None
     parallel_tool_calls: bool | None = None
     metadata: dict[MetadataKey, MetadataValue] | None = Field(None, max_length=MAX_METADATA)
     user: str | None = None
@@ -204,9 +272,9 @@ def parse(body: bytes) -> CreateResponse:
     """Read a request body, or raise InvalidRequest that names the first field that is wrong."""
     fields = without_neutral(read_fields(body), NEUTRAL_FIELDS)
     if isinstance(fields.get("input"), list):
-        fields["input"] = [_plain(message, f"input[{i}].") for i, message in enumerate(fields["input"])]
+        fields["input"] = [_plain(item, f"input[{i}].") for i, item in enumerate(fields["input"])]
     return check_fields(CreateResponse, fields)
 
 
-def _plain(message: Any, where: str) -> Any:
-    return without_neutral(message, MESSAGE_FIELDS, where) if isinstance(message, dict) else message
+def _plain(entry: Any, where: str) -> Any:
+    return without_neutral(entry, ITEM_FIELDS, where) if isinstance(entry, dict) else entry

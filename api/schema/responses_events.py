@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from api.schema.response import TokenLogprob
-from api.schema.responses_object import OutputMessage, OutputText, ResponseObject
+from api.schema.responses_object import OutputItem, OutputText, ResponseObject
 
 
 class StreamEvent(BaseModel):
@@ -29,12 +29,12 @@ class ResponseEvent(StreamEvent):
     response: ResponseObject
 
 
-class MessageEvent(StreamEvent):
-    """The answer's message begins, or is there."""
+class ItemEvent(StreamEvent):
+    """The answer's message or a call begins, or is there."""
 
     type: Literal["response.output_item.added", "response.output_item.done"]
-    output_index: int = 0
-    item: OutputMessage
+    output_index: int
+    item: OutputItem
 
 
 class PartEvent(StreamEvent):
@@ -42,7 +42,7 @@ class PartEvent(StreamEvent):
 
     type: Literal["response.content_part.added", "response.content_part.done"]
     item_id: str
-    output_index: int = 0
+    output_index: int
     content_index: int = 0
     part: OutputText
 
@@ -52,7 +52,7 @@ class TextDeltaEvent(StreamEvent):
 
     type: Literal["response.output_text.delta"] = "response.output_text.delta"
     item_id: str
-    output_index: int = 0
+    output_index: int
     content_index: int = 0
     delta: str
     logprobs: list[TokenLogprob] = []
@@ -63,10 +63,29 @@ class TextDoneEvent(StreamEvent):
 
     type: Literal["response.output_text.done"] = "response.output_text.done"
     item_id: str
-    output_index: int = 0
+    output_index: int
     content_index: int = 0
     text: str
     logprobs: list[TokenLogprob] = []
+
+
+class ArgumentsDeltaEvent(StreamEvent):
+    """A piece of a call's arguments."""
+
+    type: Literal["response.function_call_arguments.delta"] = "response.function_call_arguments.delta"
+    item_id: str
+    output_index: int
+    delta: str
+
+
+class ArgumentsDoneEvent(StreamEvent):
+    """All of a call's arguments."""
+
+    type: Literal["response.function_call_arguments.done"] = "response.function_call_arguments.done"
+    item_id: str
+    output_index: int
+    name: str
+    arguments: str
 
 
 class ErrorEvent(StreamEvent):

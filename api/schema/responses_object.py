@@ -9,6 +9,9 @@ from api.schema.response import TokenLogprob
 Status: TypeAlias = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
 
+ItemStatus: TypeAlias = Literal["in_progress", "completed", "incomplete"]
+
+
 class OutputText(BaseModel):
     """What the model said."""
 
@@ -24,8 +27,22 @@ class OutputMessage(BaseModel):
     id: str
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
-    status: Literal["in_progress", "completed", "incomplete"] = "in_progress"
+    status: ItemStatus = "in_progress"
     content: list[OutputText] = []
+
+
+class FunctionCallItem(BaseModel):
+    """One call that the model makes."""
+
+    id: str
+    type: Literal["function_call"] = "function_call"
+    status: ItemStatus = "in_progress"
+    call_id: str
+    name: str
+    arguments: str = ""
+
+
+OutputItem: TypeAlias = OutputMessage | FunctionCallItem
 
 
 class InputTokensDetails(BaseModel):
@@ -96,7 +113,7 @@ class ResponseObject(BaseModel):
     max_tool_calls: None = None
     metadata: dict[str, str]
     model: str
-    output: list[OutputMessage] = []
+    output: list[OutputItem] = []
     parallel_tool_calls: bool
     previous_response_id: str | None
     prompt_cache_key: str | None
@@ -106,8 +123,8 @@ class ResponseObject(BaseModel):
     store: bool
     temperature: float
     text: TextShown
-    tool_choice: Literal["auto"] = "auto"
-    tools: list[Any] = []
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
     top_logprobs: int
     top_p: float
     truncation: Literal["disabled"] = "disabled"
@@ -146,11 +163,21 @@ class InputShown(BaseModel):
     content: list[ShownText | ShownMedium | OutputText]
 
 
+class ResultShown(BaseModel):
+    """What a call of the input returned."""
+
+    id: str
+    type: Literal["function_call_output"] = "function_call_output"
+    status: Literal["completed"] = "completed"
+    call_id: str
+    output: str
+
+
 class InputItemList(BaseModel):
     """The messages that a response answers, or some of them."""
 
     object: Literal["list"] = "list"
-    data: list[InputShown]
+    data: list[InputShown | FunctionCallItem | ResultShown]
     first_id: str | None
     last_id: str | None
     has_more: bool = Field(description="Whether there are more in that direction.")

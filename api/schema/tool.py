@@ -62,7 +62,7 @@ class AllowedToolsChoice(Schema):
     allowed_tools: AllowedTools
 
 
-def _kind(choice: Any) -> Any:
+def choice_kind(choice: Any) -> Any:
     """Tell a mode from an object by its type, so that what is wrong is said of the right one."""
     if isinstance(choice, dict):
         return choice.get("type")
@@ -74,7 +74,7 @@ ToolChoice: TypeAlias = Annotated[
     Annotated[ToolMode, Tag("mode")]
     | Annotated[NamedTool, Tag("function")]
     | Annotated[AllowedToolsChoice, Tag("allowed_tools")],
-    Discriminator(_kind),
+    Discriminator(choice_kind),
 ]
 
 
