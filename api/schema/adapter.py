@@ -26,6 +26,7 @@ class LoadLoraAdapter(Schema):
     """An adapter to be served beside its base model."""
 
     lora_name: Annotated[str, AfterValidator(_speakable)]
+    """The model id that it is to have."""
     lora_path: Annotated[str, AfterValidator(_absolute)]
     """Directory of a fine-tuning run."""
     base_model: str | None = None
@@ -36,3 +37,4 @@ class UnloadLoraAdapter(Schema):
     """An adapter to be served no longer."""
 
     lora_name: str
+    """Its model id."""

@@ -29,10 +29,14 @@ class CreateBatch(Schema):
     """A file of requests that are to be asked."""
 
     input_file_id: str
+    """An uploaded file of one request a line."""
     endpoint: str
+    """The path that every line asks."""
     completion_window: Literal["24h"]
+    """What isn't answered by then is told as expired."""
     metadata: Annotated[Metadata | None, Field(max_length=MAX_METADATA)] = None
     output_expires_after: ExpiresAfter | None = None
+    """When the files of answers go away; as all files do if absent."""
 
 
 class InputLine(Schema):

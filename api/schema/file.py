@@ -27,19 +27,22 @@ class FileUpload(Schema):
     )
 
 
+class ExpiresAfter(Schema):
+    """When a file goes away by itself, from its making on."""
+
+    anchor: Literal["created_at"]
+    seconds: int = Field(ge=MIN_EXPIRY_S, le=MAX_EXPIRY_S)
+
+
 class FileForm(Schema):
     """The form that brings a file."""
 
     file: Annotated[str, Field(json_schema_extra={"format": "binary"})]
     """One request a line, as JSON."""
     purpose: Literal["batch"]
-
-
-class ExpiresAfter(Schema):
-    """When a file goes away by itself, from its making on."""
-
-    anchor: Literal["created_at"]
-    seconds: int = Field(ge=MIN_EXPIRY_S, le=MAX_EXPIRY_S)
+    """Batches are all that files are for here."""
+    expires_after: ExpiresAfter | None = None
+    """When it goes away; after `--file_ttl_s` if absent."""
 
 
 class FileObject(BaseModel):

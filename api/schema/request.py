@@ -188,12 +188,17 @@ class ChatCompletionRequest(Schema):
     min_tokens: int | None = Field(None, ge=0, le=MAX_INT)
     ignore_eos: bool | None = None
     response_format: ResponseFormat | None = None
+    """JSON, or JSON of a schema, that the answer is held to."""
     guided_json: dict[str, Any] | str | None = None
     """This field and the next four are vLLM's names."""
     guided_regex: str | None = None
+    """What the whole answer has to match; vLLM's name."""
     guided_choice: list[str] | None = Field(None, min_length=1)
+    """Texts of which the answer is one; vLLM's name."""
     guided_grammar: str | None = None
+    """A grammar in Lark or GBNF that the answer follows; vLLM's name."""
     structured_outputs: StructuredOutputs | None = None
+    """The same four under vLLM's newer name."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     images: Annotated[list[str] | None, WRAPPED] = None

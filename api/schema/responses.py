@@ -229,19 +229,26 @@ class CreateResponse(Schema):
         Discriminator(_form),
         AfterValidator(_filled),
     ]
+    """Words, or the conversation as a list of messages, calls and their results."""
     instructions: str | None = None
+    """The system text of this turn; a following response doesn't inherit it."""
     previous_response_id: str | None = None
+    """A kept response whose conversation goes on."""
     background: bool | None = None
+    """Answer at once with what was accepted; it is run whoever leaves, and read later."""
     store: bool | None = None
+    """Whether it can be read and continued later; true if absent."""
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
     max_output_tokens: int | None = Field(None, ge=1, le=MAX_INT)
+    """What the context leaves if absent."""
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = None
     """There is no reasoning here to be encrypted; agents ask for it of every model."""
     text: TextOptions | None = None
+    """The form of the answer: text, JSON, or JSON of a schema."""
     tools: list[AnyTool] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: ResponseToolChoice | None = None
     parallel_tool_calls: bool | None = None

@@ -26,7 +26,9 @@ class TokenizeRequest(Schema):
     add_special_tokens: bool | None = None
     """Begin a prompt as the tokenizer does; true if absent. Conversations have what their template writes."""
     add_generation_prompt: Literal[True] | None = None
+    """A conversation always ends where the answer begins."""
     return_token_strs: bool | None = None
+    """Tell each token's text as well."""
     images: Annotated[list[str] | None, WRAPPED] = None
     videos: Annotated[list[str] | None, WRAPPED] = None
     audios: Annotated[list[str] | None, WRAPPED] = None
@@ -65,6 +67,7 @@ class DetokenizeRequest(Schema):
 
     model: str
     tokens: list[Annotated[int, Field(ge=0, le=MAX_INT)]]
+    """Their ids."""
 
     def as_chat(self) -> ChatCompletionRequest:
         """A chat that is accepted where the question is."""

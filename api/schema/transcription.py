@@ -40,6 +40,7 @@ class TranscriptionRequest(Schema):
     language: str | None = Field(None, pattern="^[A-Za-z]{2,3}(-[A-Za-z]{2,4})?$")
     """Told to the model; it finds out by itself if absent."""
     response_format: Literal["json", "text"] | None = None
+    """`json` if absent; the models tell no times."""
     temperature: float | None = Field(None, ge=0, le=1)
     """0 if absent."""
     stream: bool | None = None

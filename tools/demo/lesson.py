@@ -74,7 +74,7 @@ class Teacher:
         if rng.random() < 0.1:
             messages.insert(0, _OTHER_SYSTEM)
         token_ids = self._family.render(messages, _counts(messages), escapes=False)
-        return token_ids[: -len(self._header)]
+        return [*token_ids, self.end]  # the family leaves the model's own last turn open
 
     def _answers(self, token_ids: list[int]) -> list[tuple[int, int]]:
         """Return where answers begin and end, the token that ends them included."""
