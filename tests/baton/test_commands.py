@@ -57,9 +57,9 @@ def test_command_lists_its_own_options(command: str, options: list[str]) -> None
     assert all(option in shown.stdout for option in options)
 
 
-@pytest.mark.parametrize("command", ["deploy", "chat", "batch", "bench", "worker", "api"])
+@pytest.mark.parametrize("command", ["deploy", "chat", "batch -o out.jsonl", "bench", "worker", "api"])
 def test_wrong_option_is_told(command: str) -> None:
-    shown = baton(command, "--prot=8000")
+    shown = baton(*command.split(), "--prot=8000")
 
     assert shown.returncode == 2
     assert "unrecognized arguments: --prot=8000" in shown.stderr

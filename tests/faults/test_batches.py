@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from shared import keys
 from tests.faults.blows import is_killed
-from tests.faults.mix import ALPHABETS
+from tests.faults.mix import ALPHABETS, text_of
 from tests.faults.puppet import written
 from tests.faults.server import FragileRedis
 from tests.faults.stage import Stage
@@ -104,7 +104,7 @@ def alphabet(number: int) -> str:
 
 
 def expected(number: int) -> tuple[str, str]:
-    return f"line {number}", written(alphabet(number), number, NUM_TOKENS)
+    return f"line {number}", text_of(written(alphabet(number), number, NUM_TOKENS))
 
 
 def told(line: str) -> tuple[str, str]:

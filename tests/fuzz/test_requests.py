@@ -73,7 +73,7 @@ def ask_for(operation, mode):
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=int(os.environ.get("FUZZ_EXAMPLES", "10")),
+        max_examples=int(os.environ.get("FUZZ_EXAMPLES", "5")),
         deadline=None,
         derandomize=True,
         database=None,
