@@ -37,7 +37,7 @@ from worker.models.family import Model, ModelFacts
 from worker.models.registry import find_model_type, served_name
 from worker.prepare.decoder import open_decoder
 from worker.publisher import Publisher
-from worker.queue import QueueWorker
+from worker.queue import IDLE_CLAIM_INTERVAL_S, QueueWorker
 from worker.record import JobRecord
 from worker.settings import WorkerSettings
 from worker.stop import Stop
@@ -50,6 +50,8 @@ NUM_RETRIES = 60
 
 LOOKUPS_AT_ONCE = 2
 """Jobs that only ask the tokenizer, beside those in the engine's rows."""
+LOOKUP_IDLE_S = 10.0
+"""They are rare: who looks for them as often as for chats doubles what an idle worker asks of Redis."""
 HURRY_S = 1.0
 """What the current step may take to end when there is a hurry."""
 
@@ -92,9 +94,9 @@ class Worker:
         self._grammars = Grammars(model.runner.vocab_size, GRAMMAR_LIMITS)
         self._adapters = Adapters(redis, heartbeat, model, self._engine)
         self._queue = self._claimer(info.model, max_num_seqs)
-        self._lookups = self._claimer(lookup_lane(info.model), LOOKUPS_AT_ONCE)
+        self._lookups = self._claimer(lookup_lane(info.model), LOOKUPS_AT_ONCE, LOOKUP_IDLE_S)
 
-    def _claimer(self, lane: str, max_jobs: int) -> QueueWorker:
+    def _claimer(self, lane: str, max_jobs: int, idle_s: float = IDLE_CLAIM_INTERVAL_S) -> QueueWorker:
         lease_s = self._settings.lease_s
         return QueueWorker(
             self._redis,
@@ -104,6 +106,7 @@ class Worker:
             lease_s=lease_s,
             run=self._run_job,
             on_fenced=self._tasks.fence,
+            idle_s=idle_s,
         )
 
     async def serve(self, stop: Stop) -> None:

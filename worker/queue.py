@@ -44,7 +44,9 @@ class QueueWorker(Worker):
         lease_s: float,
         run: RunJob,
         on_fenced: Callable[[JobId], None],
+        idle_s: float = IDLE_CLAIM_INTERVAL_S,
     ) -> None:
+        """`idle_s` is the longest that an idle queue isn't looked at; each look costs Redis a few commands."""
         super().__init__(
             functions=[func(self._chat, name="chat")],
             queue_name=keys.queue(model),
@@ -61,6 +63,7 @@ class QueueWorker(Worker):
         self._wake_key = keys.wake(model)
         self._leases = leases
         self._lease_s = lease_s
+        self._idle_s = idle_s
         self._run = run
         self._on_fenced = on_fenced
         self._held: dict[asyncio.Task[None], Claim] = {}
@@ -175,7 +178,7 @@ class QueueWorker(Worker):
             self._job_ended.clear()
             await self._job_ended.wait()
             return
-        timeout_s = min(IDLE_CLAIM_INTERVAL_S, until_expiry_s or IDLE_CLAIM_INTERVAL_S)
+        timeout_s = min(self._idle_s, until_expiry_s or self._idle_s)
         # redis-py's own blpop knows only whole seconds
         await self.pool.execute_command(  # type: ignore[no-untyped-call]
             "BLPOP", self._wake_key, max(timeout_s, 0.01)
