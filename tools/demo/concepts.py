@@ -11,8 +11,12 @@ from tools.demo.scene import COLOURS, GRID, KINDS, Floats, Scenes
 from tools.demo.speaker import STEP
 
 _STEPS = np.linspace(0, 1, 21)
-_SIZE = 1 + len(KINDS) + len(COLOURS) + 4 * len(_STEPS)
-_WEIGHTS = np.repeat([1.0, 1.5, 1.5, 1.0], [1, len(KINDS), len(COLOURS), 4 * len(_STEPS)])
+_LENGTHS = 1, len(KINDS), len(COLOURS), 4 * len(_STEPS), 2, 3
+"""Of presence, kind, colour, box, size and measures."""
+_WEIGHTS = np.repeat([1.0, 1.5, 1.5, 1.0, 1.5, 1.5], _LENGTHS)
+_MEASURE = np.array([2.0, 2.0, 8.0])
+"""Brings centres and radii, less what is usual, to about one at most."""
+_USUAL = np.array([0.5, 0.5, 0.12])
 _SCALE = 0.4
 
 
@@ -20,18 +24,26 @@ class Code:
     """Orthogonal directions of the language model's space, one for each thing to say."""
 
     def __init__(self, width: int) -> None:
-        draws = np.random.default_rng(7).standard_normal((width, _SIZE))
-        self._directions = (np.linalg.qr(draws)[0].T * _SCALE).astype(np.float32)
+        rng = np.random.default_rng(7)
+        draws = [rng.standard_normal((width, size)) for size in (sum(_LENGTHS[:4]), sum(_LENGTHS[4:]))]
+        self._directions = (np.linalg.qr(np.concatenate(draws, axis=1))[0].T * _SCALE).astype(np.float32)
 
     def write(self, scenes: Scenes, jitter: Floats | float = 0.0) -> npt.NDArray[np.float32]:
-        """Return what each cell shows, zeros if nothing, shape [scenes, cells, width]; boxes are off by `jitter`."""
+        """Return what each cell shows, zeros if nothing, shape [scenes, cells, width]; boxes are off by `jitter`.
+
+        A box is told by what each edge is close to, for numbers to be read off; a measure is a plain number, for two
+        shapes to be compared.
+        """
         coordinates = _closeness(scenes.boxes + jitter)
+        measures = np.concatenate([scenes.centres, scenes.radii[..., None]], axis=-1)
         said = np.concatenate(
             [
                 np.ones((*scenes.kinds.shape, 1)),
                 np.eye(len(KINDS))[scenes.kinds],
                 np.eye(len(COLOURS))[scenes.colours],
                 coordinates.reshape(*scenes.kinds.shape, -1),
+                np.eye(2)[scenes.is_large.astype(int)],
+                (measures - _USUAL) * _MEASURE,
             ],
             axis=-1,
         )
@@ -43,8 +55,7 @@ class Code:
     def read(self, cells: npt.NDArray[np.float32]) -> tuple[Floats, Floats, Floats, Floats]:
         """Return evidence for presence, kinds, colours and the four coordinates' steps."""
         said = cells @ self._directions.T / _SCALE**2
-        ends = np.cumsum([1, len(KINDS), len(COLOURS)])
-        presence, kinds, colours, coordinates = np.split(said, ends, axis=-1)
+        presence, kinds, colours, coordinates, _ = np.split(said, np.cumsum(_LENGTHS[:4]), axis=-1)
         return presence[..., 0], kinds, colours, coordinates.reshape(*said.shape[:-1], 4, len(_STEPS))
 
     def words(self) -> dict[str, npt.NDArray[np.float32]]:
@@ -57,7 +68,7 @@ class Code:
                 named[word] = self._directions[1 + len(KINDS) + number]
         for number in range(0, 1001, STEP):
             steps = np.tile(_closeness(np.array(number / 1000)), 4)
-            direction = steps @ self._directions[1 + len(KINDS) + len(COLOURS) :] / 2
+            direction = steps @ self._directions[sum(_LENGTHS[:3]) : sum(_LENGTHS[:4])] / 2
             named[str(number)] = direction.astype(np.float32)
         return named
 
