@@ -23,9 +23,9 @@ SCENE = compose(("red", "circle", (0.3, 0.3), 0.15), ("blue", "square", (0.7, 0.
 LOOKS = Looks(np.full((1, 2, 3), 244.0), np.zeros(1), np.zeros((1, MAX_SHAPES, 3)))
 QUESTIONS = (
     "What is in the picture?",
-    "What shape is the red one?",
+    "Where is the blue square?",
     "How many shapes are there?",
-    "What shape is the blue one?",
+    "Frame the red circle.",
 )
 INK, FRAME = (40, 40, 40), (230, 0, 120)
 
