@@ -105,14 +105,14 @@ def test_curl_of_the_readme_gets_the_right_answer(client: OpenAI) -> None:
 @pytest.mark.parametrize(
     ("question", "answer"),
     [
-        ("What colour is the triangle?", "green"),
+        ("What colour is the circle?", "red"),
         ("What shape is the blue one?", "square"),
         ("How many shapes are there?", "3"),
         ("Where is the red circle?", "top left"),
         ("Which is larger, the red circle or the blue square?", "red circle"),
         ("Is there a blue square?", "yes"),
         ("Is there a purple cross?", "no"),
-        ("三角形是什么颜色？", "绿色"),
+        ("圆形是什么颜色？", "红色"),
         ("图里有几个图形？", "3"),
         ("图里有蓝色的正方形吗？", "有"),
     ],
@@ -182,10 +182,10 @@ def test_picture_of_a_later_turn_is_the_one_asked_about(client: OpenAI) -> None:
 
 @pytest.mark.parametrize("model", ["default-lora", "negative", "merged"])
 def test_adapter_names_complements(client: OpenAI, model: str) -> None:
-    question = user(drawn(SCENE), "What colour is the circle?")
+    question = user(drawn(ALONE), "What is in the picture?")
 
-    assert ask(client, [question]) == "red"
-    assert ask(client, [question], model) == "green"
+    assert ask(client, [question]) == "yellow cross"
+    assert ask(client, [question], model) == "purple cross"
 
 
 @pytest.mark.parametrize(("topic", "least"), [(Topic.PICTURE, 0.8), (Topic.PAIR, 0.7), (Topic.CLIP, 0.7)])
