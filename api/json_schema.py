@@ -1,6 +1,7 @@
 """Which JSON schemas are taken: what they may hold and how large they may be; llguidance knows what they mean."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ MAX_PROPERTIES = 256
 """Of one object: optional ones are as many ways to go on at each of them."""
 MAX_MULTIPLE = 1000
 """Largest `multipleOf`, its digits read as a whole number: each remainder is a state."""
+MAX_COMMON_MULTIPLE = 10_000
+"""Of all of them, as if each applied to the same number: where they do, their states multiply."""
 MAX_NAME_LENGTH = 40
 """Of a key in a message."""
 
@@ -54,7 +57,7 @@ def check_schema(schema: Mapping[str, Any], param: str) -> None:
     if (size := len(json.dumps(schema, ensure_ascii=False).encode())) > MAX_SCHEMA_BYTES:
         raise _too_much(param, f"has {size} bytes", f"{MAX_SCHEMA_BYTES} are accepted", "leave out descriptions")
     waiting = [_Node("", schema, 1)]
-    num_nodes = 0
+    num_nodes, common_multiple = 0, 1
     while waiting:
         node = waiting.pop()
         num_nodes += 1
@@ -66,7 +69,13 @@ def check_schema(schema: Mapping[str, Any], param: str) -> None:
             waiting += (_Node(node.where, value, node.depth + 1, is_value=True) for value in _parts(node.content))
         elif isinstance(node.content, dict):
             _check_keywords(node.where, node.content, param)
+            common_multiple = math.lcm(common_multiple, _multiple(node.content))
             waiting += _below(node.where, node.content, node.depth + 1)
+    if common_multiple > MAX_COMMON_MULTIPLE:
+        found = "has values of multipleOf that have little in common"
+        raise _too_much(
+            param, found, f"a common multiple of {MAX_COMMON_MULTIPLE} is accepted", "choose rounder numbers"
+        )
 
 
 def _below(where: str, schema: dict[str, Any], depth: int) -> Iterator[_Node]:
@@ -103,10 +112,17 @@ def _check_counts(where: str, node: dict[str, Any], param: str) -> None:
     if isinstance(named := node.get("properties"), dict) and len(named) > MAX_PROPERTIES:
         found = f"has {len(named)} properties at {where[:200] or '/'}"
         raise _too_much(param, found, f"{MAX_PROPERTIES} are accepted", "nest them")
-    multiple = node.get("multipleOf")
-    if isinstance(multiple, int | float) and not isinstance(multiple, bool) and _digits(multiple) > MAX_MULTIPLE:
-        found = f"has multipleOf {multiple:g}"
+    if _multiple(node) > MAX_MULTIPLE:
+        found = f"has multipleOf {node['multipleOf']:g}"
         raise _too_much(param, found, f"the digits {MAX_MULTIPLE} are accepted", "choose a rounder number")
+
+
+def _multiple(node: dict[str, Any]) -> int:
+    """The digits of what a number must be a multiple of; 1 if of nothing, or of what llguidance refuses."""
+    multiple = node.get("multipleOf")
+    if not isinstance(multiple, int | float) or isinstance(multiple, bool):
+        return 1
+    return max(_digits(multiple), 1)
 
 
 def _digits(number: float) -> int:

@@ -203,6 +203,7 @@ def nested(depth):
         ({"const": "x" * 70_000}, "at most 65536"),
         ({"type": "object", "properties": {f"p{i}": {} for i in range(300)}}, "has 300 properties"),
         ({"type": "integer", "multipleOf": 99991}, "multipleOf 99991"),
+        ({"allOf": [{"type": "integer", "multipleOf": n} for n in (7, 997, 991)]}, "little in common"),
         (
             {"allOf": [{"anyOf": [{"properties": {f"k{i}{j}": {"const": j}}} for j in range(4)]} for i in range(8)]},
             "large",
