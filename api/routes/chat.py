@@ -34,7 +34,12 @@ EXAMPLE = {
     "max_tokens": 128,
     "stream": True,
 }
-STREAM: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+_EVENT = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+    "required": ["data"],
+}
+STREAM: dict[str, Any] = {"content": {"text/event-stream": {"schema": _EVENT}}}
 
 MAX_INLINE_PARSE = 2**20
 """Bytes of a body that are parsed in the event loop; more is parsed in a thread."""
