@@ -27,7 +27,7 @@ soak: $(INSTALLED)  ## ten minutes of one fault after another
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults/test_soak.py --soak_s 600
 
 mutants: $(INSTALLED)  ## switch each mechanism off, and see the test fail that shows it
-	$(BIN)/python -m tests.faults.mutants
+	$(BIN)/python -m tests.mutation
 
 check: $(INSTALLED)  ## lint, format and types
 	$(BIN)/ruff check

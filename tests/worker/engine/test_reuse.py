@@ -12,6 +12,7 @@ from tests.cases import INTERNVL2, QWEN_VL, YI_VL
 from tests.worker.models import golden, golden_audio, minicpmv, mix
 from tests.worker.models.golden import sequence
 from worker.engine.engine import Engine
+from worker.engine.pieces import digest
 from worker.engine.torch_runner import TorchRunner
 
 GOLDEN = {
@@ -205,6 +206,12 @@ def test_prompt_whose_media_nobody_can_tell_apart_shares_nothing():
 
     assert first.token_ids == second.token_ids == fresh(model, prompt)
     assert engine.stats.cached_tokens == 0
+
+
+def test_media_of_the_same_bytes_in_another_shape_are_others():
+    pixels = torch.arange(6.0)
+
+    assert digest({"pixel_values": pixels.view(2, 3)}) != digest({"pixel_values": pixels.view(3, 2)})
 
 
 def test_media_that_break_the_encoder_fail_their_request_only():

@@ -65,6 +65,14 @@ def test_draws_follow_the_distribution():
     torch.testing.assert_close(frequencies(draw(4000)), PROBABILITIES, atol=0.03, rtol=0)
 
 
+def test_positions_of_one_answer_follow_the_distribution_too():
+    places = [sequence(token_ids=(0,) * n, temperature=1.0, seed=1) for n in range(400)]
+
+    tokens = choose(LOGITS.expand(len(places), -1), *places)
+
+    torch.testing.assert_close(frequencies(tokens), PROBABILITIES, atol=0.08, rtol=0)
+
+
 def test_temperature_sharpens():
     expected = PROBABILITIES**2 / (PROBABILITIES**2).sum()
 
@@ -188,6 +196,10 @@ def test_a_sequence_that_is_gone_leaves_nothing_to_the_next_one():
     for token_ids in ((0,), (), (0, 0), ()):
         penalized = sequence((1,), token_ids, presence_penalty=1.0)
         assert sampler.choose(logits, [penalized])[0].id == (1 if token_ids else 0)
+        del penalized
+    for prompt_id in (0, 1, 0):
+        penalized = sequence((prompt_id,), repetition_penalty=2.0)
+        assert sampler.choose(logits, [penalized])[0].id == 1 - prompt_id
         del penalized
 
     assert len(sampler._counts._num_counted) == 1

@@ -80,6 +80,13 @@ def logits_of(model, slot, name="adapter_image"):
         return model.runner._model(input_ids=ids, logits_to_keep=1, **prompt.features).logits[0, -1]
 
 
+def run(engine, one):
+    engine.add(one)
+    while not one.is_finished:
+        engine.step()
+    return one
+
+
 def num_hooks(model):
     """transformers has some of its own."""
     return sum(len(module._forward_hooks) for module in model.runner._model.modules())
@@ -126,11 +133,43 @@ def test_resumed_answer_goes_on_with_its_adapter(model, name):
 
 
 def test_same_prompt_is_answered_by_each_in_its_own_way(model):
-    answers = [of_case(model, "adapter_text", slot=slot) for slot in (0, 1, 2)]
+    alone = [of_case(model, "adapter_text", slot=slot) for slot in (0, 1, 2)]
+    for answer in alone:
+        generate(model.runner, answer)
+    together = [of_case(model, "adapter_text", slot=slot) for slot in (0, 1, 2)]
 
-    generate(model.runner, *answers)
+    generate(model.runner, *together)
 
-    assert len({tuple(answer.token_ids) for answer in answers}) == 3
+    assert [answer.token_ids for answer in alone] == [answer.token_ids for answer in together]
+    assert len({tuple(answer.token_ids) for answer in together}) == 3
+
+
+def test_slot_that_is_filled_anew_shares_nothing_of_what_it_held():
+    model = load_model(settings(), report=lambda words: None)
+    put(model, 1, INTERNVL2 / "adapter")
+    engine = Engine(model.runner, 8)
+    run(engine, of_case(model, "adapter_all_image", slot=1))
+    model.runner.adapters.clear(1)
+    put(model, 1, INTERNVL2 / "adapter_all")
+
+    answer = run(engine, of_case(model, "adapter_all_image", slot=1))
+
+    assert answer.token_ids == CASES["adapter_all_image"].facts["greedy_ids"]
+    assert answer.num_cached_tokens == 0
+
+
+def test_picture_is_encoded_by_each_adapters_own_tower():
+    model = load_model(settings(), report=lambda words: None)
+    put(model, 1, INTERNVL2 / "adapter")
+    put(model, 2, INTERNVL2 / "adapter_all")
+    engine = Engine(model.runner, 8)
+    num_encoded = []
+
+    for slot in (1, 2, 1):
+        run(engine, of_case(model, "adapter_all_image", slot=slot))
+        num_encoded.append(engine.stats.media.misses)
+
+    assert num_encoded[0] < num_encoded[1] == num_encoded[2]
 
 
 @pytest.mark.parametrize("config", [{}, {"use_rslora": True}, {"lora_alpha": 5}])

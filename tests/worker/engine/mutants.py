@@ -1,0 +1,152 @@
+"""The mechanisms of the engine that no answer may show; `tests.mutation` switches them off."""
+
+from tests.mutant import Mutant
+
+REUSE = "tests/worker/engine/test_reuse.py::"
+SCHEDULER = "tests/worker/engine/test_scheduler.py::"
+SAMPLER = "tests/worker/engine/test_sampler.py::"
+RUNNER = "tests/worker/engine/test_torch_runner.py::"
+LORA = "tests/worker/models/test_lora.py::"
+
+MUTANTS = (
+    Mutant(
+        "pictures tell tokens apart",
+        "worker/engine/pieces.py",
+        "        shown[piece.places] = np.resize(np.frombuffer(piece.digest, np.int64), len(piece.places))",
+        "        pass",
+        REUSE + "test_the_same_words_about_another_picture_share_nothing_from_it_on",
+    ),
+    Mutant(
+        "media hashes know shapes",
+        "worker/engine/pieces.py",
+        'f"{name} {feature.dtype} {[*feature.shape]}".encode()',
+        "b''",
+        REUSE + "test_media_of_the_same_bytes_in_another_shape_are_others",
+    ),
+    Mutant(
+        "adapters tell tokens apart",
+        "worker/engine/torch_runner.py",
+        "space = self.adapters.identity(sequence.adapter), ",
+        "space = 0, ",
+        LORA + "test_same_prompt_is_answered_by_each_in_its_own_way",
+    ),
+    Mutant(
+        "a slot filled anew is another adapter",
+        "worker/engine/adapters.py",
+        "return slot, self._fillings[slot]",
+        "return slot",
+        LORA + "test_slot_that_is_filled_anew_shares_nothing_of_what_it_held",
+    ),
+    Mutant(
+        "adapters tell encoded media apart",
+        "worker/engine/prefill.py",
+        "return self._reader.adapters.identity(self._sequence.adapter)",
+        "return 0",
+        LORA + "test_picture_is_encoded_by_each_adapters_own_tower",
+    ),
+    Mutant(
+        "each row takes its own adapter",
+        "worker/engine/adapters.py",
+        "chosen = distinct if len(distinct) == 1 else list(slots)",
+        "chosen = distinct[:1]",
+        LORA + "test_eight_rows_of_base_and_adapters_answer_as_alone_and_as_the_authors_code",
+    ),
+    Mutant(
+        "rows that move take their tokens along",
+        "worker/engine/torch_runner.py",
+        "        self._cache.swap(row, other)",
+        "        pass",
+        RUNNER + "test_rows_that_join_and_leave_disturb_nobody",
+    ),
+    Mutant(
+        "a row is copied before it is read on",
+        "worker/engine/rows.py",
+        "        if source != row and length:",
+        "        if False:",
+        REUSE + "test_running_rows_are_shared_and_not_disturbed",
+    ),
+    Mutant(
+        "what broke is not used again",
+        "worker/engine/scheduler.py",
+        "self._content(sequence, sequence.num_tokens - 1) if is_sound else None",
+        "self._content(sequence, sequence.num_tokens - 1)",
+        SCHEDULER + "test_a_row_that_broke_is_not_used_again",
+    ),
+    Mutant(
+        "an answer's last token was not fed",
+        "worker/engine/scheduler.py",
+        "self._rows.end(row, self._content(sequence, sequence.num_tokens - 1) if is_sound else None)",
+        "self._rows.end(row, self._content(sequence, sequence.num_tokens) if is_sound else None)",
+        SCHEDULER + "test_next_turn_reads_only_what_is_new",
+    ),
+    Mutant(
+        "no row sees what an earlier one left",
+        "worker/engine/cache.py",
+        "seen = keys <= positions[..., None]",
+        "seen = keys <= positions.max()",
+        RUNNER + "test_a_request_in_company_is_answered_as_if_alone",
+    ),
+    Mutant(
+        "sliding layers look back so far only",
+        "worker/engine/cache.py",
+        "seen &= keys > positions[..., None] - self._window",
+        "pass",
+        "tests/worker/models/test_generic.py::test_rows_of_a_mixed_batch_say_what_generate_says_of_each[gptoss]",
+    ),
+    Mutant(
+        "positions of pictures are fewer than their tokens",
+        "worker/engine/cache.py",
+        "return positions + shifts[:, None], self._masks(positions, width)",
+        "return positions, self._masks(positions, width)",
+        "tests/worker/models/test_generic.py",
+    ),
+    Mutant(
+        "pictures that see themselves are not cut",
+        "worker/engine/prefill.py",
+        "end = call.last_cut(start, min(start + budget, self._num_wanted))",
+        "end = min(start + budget, self._num_wanted)",
+        REUSE + "test_chunks_end_beside_pictures_that_see_themselves_whole",
+    ),
+    Mutant(
+        "long prompts are read in parts",
+        "worker/engine/engine.py",
+        "reading.prefill.advance(budget)",
+        "reading.prefill.advance(10**6)",
+        SCHEDULER + "test_running_sequences_get_a_token_in_every_step_of_a_long_prefill",
+    ),
+    Mutant(
+        "lower numbers go first",
+        "worker/engine/scheduler.py",
+        "heappush(self._line, (sequence.priority, next(self._arrivals), sequence))",
+        "heappush(self._line, (0, next(self._arrivals), sequence))",
+        SCHEDULER + "test_lower_priority_number_goes_first_and_equals_in_the_order_they_came",
+    ),
+    Mutant(
+        "encoded media are bounded",
+        "worker/engine/encoder.py",
+        "while self.stats.size_bytes > self._max_bytes:",
+        "while False:",
+        REUSE + "test_remembered_media_are_bounded_and_the_oldest_go_first",
+    ),
+    Mutant(
+        "encoded media are remembered",
+        "worker/engine/encoder.py",
+        "        self._known[key] = encoded",
+        "        pass",
+        REUSE + "test_picture_of_another_conversation_is_not_encoded_again",
+    ),
+    Mutant(
+        "draws follow the position",
+        "worker/engine/sampler.py",
+        "uniform(s.sampling.seed, len(s.token_ids))",
+        "uniform(s.sampling.seed, 0)",
+        SAMPLER + "test_positions_of_one_answer_follow_the_distribution_too",
+    ),
+    Mutant(
+        "the dead leave no counts",
+        "worker/engine/counts.py",
+        "self._prompts[row] = False",
+        "pass",
+        SAMPLER + "test_a_sequence_that_is_gone_leaves_nothing_to_the_next_one",
+    ),
+)
