@@ -39,6 +39,7 @@ from worker.prepare.decoder import open_decoder
 from worker.publisher import Publisher
 from worker.queue import IDLE_CLAIM_INTERVAL_S, QueueWorker
 from worker.record import JobRecord
+from worker.room import Room
 from worker.settings import WorkerSettings
 from worker.stop import Stop
 from worker.task import ChatTask, Tasks
@@ -92,6 +93,7 @@ class Worker:
             on_step=lambda outputs: loop.call_soon_threadsafe(self._tasks.deliver, outputs, self._engine.last_step),
         )
         self._grammars = Grammars(model.runner.vocab_size, GRAMMAR_LIMITS)
+        self._room = Room(model.runner.media_room)
         self._adapters = Adapters(redis, heartbeat, model, self._engine)
         self._queue = self._claimer(info.model, max_num_seqs)
         self._lookups = self._claimer(lookup_lane(info.model), LOOKUPS_AT_ONCE, LOOKUP_IDLE_S)
@@ -170,6 +172,7 @@ class Worker:
             adapters=self._adapters,
             engine=self._engine,
             grammars=self._grammars,
+            room=self._room,
             publisher=self._publisher,
             fingerprint=self._heartbeat.info.fingerprint,
             record=JobRecord(job, claim, self._metrics, self._tracing),

@@ -32,6 +32,12 @@ class WorkerSettings(Settings):
     max_model_len: int | None = Field(None, gt=0, description="Most tokens of prompt and answer; the model's if unset.")
     max_num_seqs: int = Field(16, gt=0, description="Sequences decoded together in one step.")
     max_num_batched_tokens: int = Field(2048, gt=0, description="Most tokens read and decoded in one step.")
+    gpu_memory_utilization: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Share of the device's memory that may be in use, by others too; on a CPU of what is free.",
+    )
     enable_prefix_caching: bool = Field(True, description="Read no prompt's beginning again that a row still holds.")
     media_cache_bytes: int = Field(2**28, ge=0, description="Memory for encoded media that may be asked for again.")
     lease_s: float = Field(3.0, gt=0, description="A worker silent for this long loses its jobs to another one.")

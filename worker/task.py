@@ -39,6 +39,7 @@ from worker.prepare.decoder import one_request
 from worker.publisher import Publisher
 from worker.record import JobRecord
 from worker.replay import Replay, read_replay
+from worker.room import Place, Room
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class ChatTask:
         adapters: Adapters,
         engine: EngineThread,
         grammars: Grammars,
+        room: Room,
         publisher: Publisher,
         fingerprint: str,
         record: JobRecord,
@@ -81,6 +83,8 @@ class ChatTask:
         self._adapter: Adapter | None = None
         self._engine = engine
         self._grammars = grammars
+        self._room = room
+        self._place: Place | None = None
         self._publisher = publisher
         self._fingerprint = fingerprint
         self._record = record
@@ -113,6 +117,7 @@ class ChatTask:
         finally:
             self._leave_engine()
             self._adapters.release(self._adapter)
+            self._leave_room()
         await self._publisher.flush(self._outbox)
         self._record.close(self._outcome)
         logger.info("%s ended after %.2f s, attempt %d", self.job.id, time.monotonic() - began_s, self._claim.attempt)
@@ -206,17 +211,19 @@ class ChatTask:
         """Return the prompt, of a conversation with this system text where it has none of its own."""
         if self.job.prompt is not None:
             return await asyncio.to_thread(read_raw, self._model, self.job.prompt, self.job.lookup)
-        media = await self._load_media()
-        return await asyncio.to_thread(self._render, _as_tuned(self.job.messages, system), media)
+        if not (parts := _media_of(self.job.messages)):
+            return await asyncio.to_thread(self._render, _as_tuned(self.job.messages, system), {})
+        self._place = await self._room.enter()
+        media = await self._load_media(parts)
+        prompt = await asyncio.to_thread(self._render, _as_tuned(self.job.messages, system), media)
+        self._place.settle(prompt.feature_bytes)
+        return prompt
 
     def _render(self, messages: tuple[Message, ...], media: dict[MediaPart, bytes]) -> Prompt:
         with one_request():
             return prepare(self._model, self.job, messages, media)
 
-    async def _load_media(self) -> dict[MediaPart, bytes]:
-        parts = [part for message in self.job.messages for part in message.parts if isinstance(part, MediaPart)]
-        if not parts:
-            return {}
+    async def _load_media(self, parts: list[MediaPart]) -> dict[MediaPart, bytes]:
         payloads = await self._redis.mget([keys.media(part.sha256) for part in parts])
         for part, payload in zip(parts, payloads, strict=True):
             if payload is None:
@@ -279,9 +286,18 @@ class ChatTask:
         self._outcome = error.code
         self._outbox.fail(error)
 
+    def _leave_room(self) -> None:
+        if self._place is not None:
+            self._choices = None  # with it goes what it holds, wherever the task itself is still known
+            self._place.leave()
+
     def _leave_engine(self) -> None:
         for sequence in self._choices.running if self._choices is not None else ():
             self._engine.abort(sequence.id)
+
+
+def _media_of(messages: tuple[Message, ...]) -> list[MediaPart]:
+    return [part for message in messages for part in message.parts if isinstance(part, MediaPart)]
 
 
 def _as_tuned(messages: tuple[Message, ...], system: str | None) -> tuple[Message, ...]:

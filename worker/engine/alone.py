@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers.generation import BaseStreamer, LogitsProcessor, LogitsProcessorList
 
-from worker.engine.runner import MediaStats
+from worker.engine.runner import MediaRoom, MediaStats
 from worker.engine.sampler import Sampler
 from worker.engine.sequence import Sequence
 from worker.engine.token import Token
@@ -25,7 +25,8 @@ class AloneRunner:
     adapters = None
     media_stats = MediaStats()
 
-    def __init__(self, model: Any, max_model_len: int) -> None:
+    def __init__(self, model: Any, max_model_len: int, *, media_room: MediaRoom | None = None) -> None:
+        self.media_room = media_room
         self.max_model_len = max_model_len
         self.vocab_size: int = model.config.get_text_config(decoder=True).vocab_size
         self._model = model
@@ -37,7 +38,7 @@ class AloneRunner:
 
     def prefill(self, sequence: Sequence, row: int, num_cached: int) -> "_Beginning":
         """Begin with prompt and answer so far, whatever ran before."""
-        self._end()
+        self.end()
         self._generation = _Generation(lambda generation: self._generate(sequence, generation))
         return _Beginning()
 
@@ -52,7 +53,8 @@ class AloneRunner:
     def swap(self, row: int, other: int) -> None:
         """Nothing lies in a row."""
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Drop what was begun."""
         if self._generation is not None:
             self._generation.end()
             self._generation = None

@@ -3,6 +3,7 @@
 The running sequences always fill the first rows, so a step reads the pools as views and copies nothing.
 """
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -15,11 +16,8 @@ from transformers.cache_utils import (
     get_layer_types_and_kwargs,
 )
 
-from worker.engine.pool import free_bytes, zeros
+from worker.engine.pool import Allocate, zeros
 from worker.engine.recurrent import StateSlots
-
-CACHE_SHARE = 0.7
-"""Of the memory that is free beside the weights; the rest is for activations of long prompts and many tiles."""
 
 SLIDING = "sliding_attention"
 ATTENTION = frozenset({"full_attention", SLIDING})
@@ -54,12 +52,12 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
     is_sliding = False
     is_compileable = True
 
-    def __init__(self, sample: Any, rows: int, width: int) -> None:
+    def __init__(self, sample: Any, rows: int, width: int, allocate: Allocate = zeros) -> None:
         """Allocate `rows` of `width` tokens whose keys and values are as those of `sample`, a prefilled layer."""
         super().__init__()
         # Zeros, because a masked position still meets the softmax's zero weight, and 0 * nan is nan.
         self.keys, self.values = (  # [rows, heads, width, head_dim]
-            zeros((rows, states.shape[1], width, states.shape[3]), states.dtype, states.device)
+            allocate((rows, states.shape[1], width, states.shape[3]), states.dtype, states.device)
             for states in (sample.keys, sample.values)
         )
         self.is_initialized = True
@@ -121,16 +119,15 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
 
     layers: list[AttentionSlots | StateSlots]
 
-    def __init__(self, config: Any, sample: Cache, rows: int, width: int) -> None:
-        """Allocate `rows` sequences of `width` tokens; raises MemoryError with advice if they don't fit.
+    def __init__(self, config: Any, sample: Cache, rows: int, width: int, allocate: Allocate = zeros) -> None:
+        """Allocate `rows` sequences of `width` tokens.
 
         `config` is the language model's, `sample` a cache that the model has filled.
         """
         self._device = _device(sample)
-        _check_memory(sample, rows, width, self._device)
         super().__init__(
             layers=[
-                StateSlots(layer, rows) if _is_linear(layer) else AttentionSlots(layer, rows, width)
+                StateSlots(layer, rows) if _is_linear(layer) else AttentionSlots(layer, rows, width, allocate)
                 for layer in sample.layers
             ]
         )
@@ -218,9 +215,18 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         return torch.zeros(seen.shape, dtype=dtype, device=self._device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
-def fitting_width(sample: Cache, rows: int) -> int:
-    """Return how many tokens each of `rows` sequences may have, so that memory is left for the steps themselves."""
-    return int(free_bytes(_device(sample)) * CACHE_SHARE) // (rows * _bytes_per_token(sample))
+def pool_bytes(sample: Cache, rows: int, width: int) -> dict[torch.device, int]:
+    """Return what the pools of `rows` sequences of `width` tokens take, by device; `sample` holds two tokens of one."""
+    taken: Counter[torch.device] = Counter()
+    for layer in sample.layers:
+        if _is_linear(layer):
+            given = (*layer.conv_states.values(), *layer.recurrent_states.values())
+            for state in (state for state in given if state is not None):
+                taken[state.device] += rows * state.nbytes
+        else:
+            for states in (layer.keys, layer.values):
+                taken[states.device] += rows * width * states.nbytes // states.shape[2]
+    return dict(taken)
 
 
 def _is_linear(layer: Any) -> bool:
@@ -230,25 +236,3 @@ def _is_linear(layer: Any) -> bool:
 def _device(sample: Cache) -> torch.device:
     device: torch.device = next(layer.keys.device for layer in sample.layers if not _is_linear(layer))
     return device
-
-
-def _bytes_per_token(sample: Cache) -> int:
-    """Keys and values of one token in all layers; linear attention takes none."""
-    attention = [layer for layer in sample.layers if not _is_linear(layer)]
-    return sum(
-        states.shape[1] * states.shape[3] * states.dtype.itemsize
-        for layer in attention
-        for states in (layer.keys, layer.values)
-    )
-
-
-def _check_memory(sample: Cache, rows: int, width: int, device: torch.device) -> None:
-    """Refuse pools larger than what is free, before an allocation half succeeds."""
-    bytes_per_token = _bytes_per_token(sample)
-    if (needed := rows * width * bytes_per_token) <= (free := free_bytes(device)):
-        return
-    raise MemoryError(
-        f"the cache for {rows} sequences of {width} tokens takes {needed / 2**30:.1f} GiB and {device} has "
-        f"{free / 2**30:.1f} GiB free: set --max_model_len {free // (rows * bytes_per_token)} "
-        f"or --max_num_seqs {free // (width * bytes_per_token)} or less"
-    )

@@ -51,6 +51,11 @@ class Encoder:
         takes_encoded = "mm_encoder_outputs" in signature(model.forward).parameters
         self._towers = {kind: tower for kind in KINDS if takes_encoded and (tower := self._tower(kind)) is not None}
 
+    @property
+    def has_towers(self) -> bool:
+        """Whether any media can be encoded by themselves."""
+        return bool(self._towers)
+
     def takes(self, piece: Piece) -> bool:
         """Whether a piece can be encoded by itself."""
         return piece.kind in self._towers and bool(piece.features)
@@ -69,7 +74,7 @@ class Encoder:
         encoded = _flat(tower(**given))
         if len(encoded.rows) != len(piece.places):
             raise ValueError(f"a piece with {len(piece.places)} places was encoded as {len(encoded.rows)} rows")
-        self._samples[piece.kind] = encoded
+        self._samples[piece.kind] = encoded.blank(1)
         self._count(misses=1)
         self._remember((space, piece.digest), encoded)
         return encoded

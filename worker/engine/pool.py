@@ -1,10 +1,12 @@
-"""Memory for the rows of running sequences: how much there is, and tensors made of it."""
+"""Tensors for the rows of running sequences."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
-import psutil
 import torch
+
+Allocate = Callable[[tuple[int, ...], torch.dtype, torch.device], torch.Tensor]
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -15,8 +17,12 @@ def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> t
     return torch.from_numpy(pages).view(dtype).view(shape)
 
 
-def free_bytes(device: torch.device) -> int:
-    """Return how much memory the device has left."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+def overlaid(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return a tensor whose lines lie upon each other: it is read and written like any, and takes next to no memory.
+
+    What is read isn't what was written, so it is for finding out what everything else takes.
+    """
+    *places, line = shape
+    num_values = line * (sum(places) - len(places) + 1)
+    memory = torch.zeros(num_values, dtype=dtype, device=device)
+    return memory.as_strided(shape, (*(line for _ in places), 1))

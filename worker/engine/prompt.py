@@ -73,6 +73,14 @@ class Prompt:
         """Whether its tokens can be told from another prompt's: nothing is known of media that aren't in pieces."""
         return bool(self.pieces) or not self.features
 
+    @property
+    def feature_bytes(self) -> int:
+        """Memory that its features take; what stands among them twice is there once."""
+        groups = (self.features, *(piece.features for piece in self.pieces))
+        given = (feature for features in groups for feature in features.values())
+        storages = (tensor.untyped_storage() for tensor in given if hasattr(tensor, "untyped_storage"))
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
     def num_tokens_of(self, *kinds: str) -> int:
         """Return how many tokens stand for media of these kinds."""
         if self.media_tokens:

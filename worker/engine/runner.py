@@ -21,6 +21,16 @@ class MediaStats:
     size_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class MediaRoom:
+    """What prepared media may take of the host's memory, until their requests end."""
+
+    total_bytes: int
+    """Those of all requests."""
+    most_bytes: int
+    """Those of one."""
+
+
 class Prefill(Protocol):
     """A sequence on its way into its row; dropped at any time without a word."""
 
@@ -56,6 +66,11 @@ class Runner(Protocol):
     @property
     def media_stats(self) -> MediaStats:
         """What remembering encoded media has saved so far."""
+        ...
+
+    @property
+    def media_room(self) -> MediaRoom | None:
+        """What prepared media may take; None if nobody found out."""
         ...
 
     def content(self, sequence: Sequence) -> Content | None:

@@ -15,9 +15,10 @@ from worker.engine.call import find_decoder
 from worker.engine.constraint import begin_masks
 from worker.engine.encoder import Encoder
 from worker.engine.pieces import identify
+from worker.engine.pool import Allocate, zeros
 from worker.engine.prefill import ChunkedPrefill, Reader, WholePrefill, keep_last
 from worker.engine.rows import Content
-from worker.engine.runner import MediaStats, Prefill
+from worker.engine.runner import MediaRoom, MediaStats, Prefill
 from worker.engine.sampler import Sampler
 from worker.engine.sequence import Sequence
 from worker.engine.token import Token
@@ -29,12 +30,20 @@ MEDIA_CACHE_BYTES = 2**28
 class TorchRunner:
     """Reads one sequence at a time and decodes all of them together; implements `Runner`.
 
-    Created once the model is loaded; raises MemoryError if the pools don't fit beside it.
+    Created once the model is loaded, by whoever knows that its pools fit beside it.
     """
 
     def __init__(
-        self, model: Any, max_num_seqs: int, max_model_len: int, media_cache_bytes: int = MEDIA_CACHE_BYTES
+        self,
+        model: Any,
+        max_num_seqs: int,
+        max_model_len: int,
+        media_cache_bytes: int = MEDIA_CACHE_BYTES,
+        *,
+        allocate: Allocate = zeros,
+        media_room: MediaRoom | None = None,
     ) -> None:
+        self.media_room = media_room
         self.max_model_len = max_model_len
         self.adapters = AdapterSlots(model)
         self._model = model
@@ -42,7 +51,7 @@ class TorchRunner:
         self._config = model.config.get_text_config(decoder=True)
         self.vocab_size: int = self._config.vocab_size
         self._sampler = Sampler()
-        self._cache = SlotCache(self._config, sample_cache(model), max_num_seqs, max_model_len)
+        self._cache = SlotCache(self._config, sample_cache(model), max_num_seqs, max_model_len, allocate)
         self._encoder = Encoder(model, media_cache_bytes)
         self._reader = Reader(model, find_decoder(model), self._config, self._cache, self.adapters, self._encoder)
         self._reads_whole = reason_to_read_whole(model, max_model_len) is not None
@@ -81,6 +90,11 @@ class TorchRunner:
             **self._row_features(sequences),
         ).logits
         return self._sampler.choose(logits[:, -1], sequences)
+
+    @torch.inference_mode()
+    def claim(self, row: int, num_tokens: int) -> None:
+        """Say that a row holds so many tokens, whatever lies there."""
+        self._cache.truncate(row, num_tokens)
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, num_tokens: int) -> None:

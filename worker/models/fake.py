@@ -50,6 +50,7 @@ class FakeRunner:
 
     adapters = None
     media_stats = MediaStats()
+    media_room = None
 
     def __init__(self, ttft_s: float, itl_s: float, vocab_size: int) -> None:
         self.vocab_size = vocab_size

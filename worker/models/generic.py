@@ -26,13 +26,15 @@ from worker.engine.torch_runner import TorchRunner
 from worker.models.adapter import read_adapter
 from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts, RawPrompt
+from worker.models.generic_largest import PER_TOKEN, Specimens, cast
 from worker.models.generic_media import Medium, Wishes, decode, modalities, read_wishes
 from worker.models.generic_network import load_network, read_architecture
 from worker.models.generic_pieces import count_media, find_pieces
 from worker.models.generic_text import Escaper
 from worker.models.generic_tools import call_fields, find_format, showing_calls, told
 from worker.models.generic_variables import read_variables
-from worker.models.memory import start_runner
+from worker.models.largest import Largest
+from worker.models.memory import start_alone, start_runner
 from worker.models.piece import bytes_of, spells_bytes
 from worker.models.timebox import OutOfTime, timebox
 from worker.models.tuned import merge_changes
@@ -45,9 +47,6 @@ DEFAULT_CONTEXT = 8192
 MAX_TEMPLATE_S = 10.0
 MAX_TEXT_LENGTH = 2**26
 MAX_REASON_LENGTH = 300
-_PER_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids")
-"""What processors return with one column a token."""
-
 Media = Mapping[MediaPart, Medium]
 
 
@@ -145,7 +144,7 @@ class Generic:
                 token_ids = self.tokenizer(marked, add_special_tokens=not is_bare)["input_ids"]
                 prompt = tuple(token_id for token_id in token_ids if token_id != self.escaper.mark_id)
             told = self.processor(text=["a"], return_tensors="pt")
-        per_token = {name: told[name][:, :1].repeat(1, len(prompt)) for name in _PER_TOKEN if name in told}
+        per_token = {name: told[name][:, :1].repeat(1, len(prompt)) for name in PER_TOKEN if name in told}
         return Prompt(
             token_ids=prompt,
             tokenizer=self.decoder,
@@ -218,8 +217,8 @@ class Generic:
         marked = inputs.pop("input_ids")  # [1, tokens]
         kept = marked[0] != self.escaper.mark_id
         token_ids = marked[0][kept].tolist()
-        per_token = {name: inputs.pop(name)[:, kept] for name in _PER_TOKEN if name in inputs}
-        features = {name: self._cast(feature) for name, feature in inputs.items()}
+        per_token = {name: inputs.pop(name)[:, kept] for name in PER_TOKEN if name in inputs}
+        features = {name: cast(feature, self.dtype) for name, feature in inputs.items()}
         return Prompt(
             token_ids=tuple(token_ids),
             tokenizer=decoder,
@@ -230,10 +229,6 @@ class Generic:
             pieces=find_pieces(features, token_ids, self.config),
             media_tokens=count_media(token_ids, self.config),
         )
-
-    def _cast(self, feature: Any) -> Any:
-        is_real = isinstance(feature, torch.Tensor) and feature.is_floating_point()
-        return feature.to(self.dtype) if is_real else feature
 
 
 def _refused(error: Exception) -> InvalidRequest:
@@ -265,7 +260,8 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
         changes = read_adapter(checkpoint.adapter, open_adapter(checkpoint.adapter))
         merge_changes(model, changes, str(checkpoint.adapter))
     obstacle = architecture.obstacle
-    runner = _start(model, obstacle, settings, context, report)
+    largest = Specimens(processor, model.config, dtype, settings.media_limits).largest
+    runner = _start(model, obstacle, settings, context, report, largest)
     decoder = AnswerTokenizer(deepcopy(tokenizer))  # the engine's thread reads while others write
     return Generic(
         facts=ModelFacts(
@@ -293,12 +289,17 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
 
 
 def _start(
-    model: Any, obstacle: str | None, settings: WorkerSettings, context: int, report: Callable[[str], None]
+    model: Any,
+    obstacle: str | None,
+    settings: WorkerSettings,
+    context: int,
+    report: Callable[[str], None],
+    largest: Largest,
 ) -> TorchRunner | AloneRunner:
     if obstacle is None:
-        return start_runner(model, settings, context, report)
+        return start_runner(model, settings, context, report, largest)
     report(f"runs one request at a time: {obstacle}")
-    return AloneRunner(model, settings.max_model_len or context)
+    return start_alone(model, settings, context, report, largest)
 
 
 def read_processor(directory: Path) -> Any:

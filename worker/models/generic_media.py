@@ -88,14 +88,15 @@ def decode(processor: Any, part: MediaPart, content: bytes, wishes: Wishes) -> M
         case MediaKind.VIDEO:
             return _clip(processor.video_processor, part, content, wishes)
         case MediaKind.AUDIO:
-            return Medium(part.kind, decode_audio(content, _sampling_rate(processor), part.param))
+            return Medium(part.kind, decode_audio(content, sampling_rate(processor), part.param))
 
 
 def _listed(kinds: Sequence[MediaKind]) -> str:
     return "".join(f", {kind}" for kind in kinds)
 
 
-def _sampling_rate(processor: Any) -> int:
+def sampling_rate(processor: Any) -> int:
+    """Return the samples a second that a processor takes."""
     owner = getattr(processor, "feature_extractor", None) or processor.audio_processor
     rate: int = owner.sampling_rate
     return rate
@@ -106,14 +107,23 @@ def _clip(processor: Any, part: MediaPart, content: bytes, wishes: Wishes) -> Me
     metadata: dict[str, Any] = {}
 
     def choose(total: int, fps: float) -> list[int]:
-        metadata.update(total_num_frames=total, fps=fps, duration=total / fps, video_backend="decord")
+        metadata.update(describe_clip(total, fps))
         chosen.extend(_indices(processor, metadata, wishes, part.param))
         return chosen
 
     frames = [shrink(frame, wishes.max_pixels) for frame in decode_frames(content, choose, part.param)]
-    pixels = np.stack([np.asarray(frame) for frame in frames])  # [frames, height, width, 3]
-    metadata |= {"height": pixels.shape[1], "width": pixels.shape[2], "frames_indices": chosen}
-    return Medium(part.kind, pixels, metadata)
+    return clip_of(np.stack([np.asarray(frame) for frame in frames]), metadata, chosen)
+
+
+def clip_of(pixels: np.ndarray, metadata: dict[str, Any], chosen: list[int]) -> Medium:
+    """Return a clip of the chosen frames, shape [frames, height, width, 3]."""
+    sizes = {"height": pixels.shape[1], "width": pixels.shape[2], "frames_indices": chosen}
+    return Medium(MediaKind.VIDEO, pixels, metadata | sizes)
+
+
+def describe_clip(total: int, fps: float) -> dict[str, Any]:
+    """Return what processors want to know of a whole clip."""
+    return {"total_num_frames": total, "fps": fps, "duration": total / fps, "video_backend": "decord"}
 
 
 def _indices(processor: Any, metadata: dict[str, Any], wishes: Wishes, param: str) -> list[int]:

@@ -5,6 +5,7 @@ The weights' layout is `internvl2_weights`, the pictures' is `internvl2_media`.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,12 +14,11 @@ from shared.catalogue import MODEL_TYPES
 from shared.errors import InvalidMedia
 from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, Part, ProcessorParams, Role, TextPart
 from worker.checkpoint import Checkpoint, check_context, locate, read_json, read_sampling
-from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts, RawPrompt
-from worker.models.internvl2_media import Tiler
+from worker.models.internvl2_media import Tiler, largest_prompt, see
 from worker.models.internvl2_weights import build_model, translate_config
 from worker.models.memory import start_runner
 from worker.models.refusal import check_room, check_turn
@@ -34,8 +34,6 @@ SYSTEM = "你是由上海人工智能实验室联合商汤科技开发的书生�
 GROUNDING = frozenset({"<ref>", "</ref>", "<box>", "</box>", "<quad>", "</quad>"})
 """Control tokens that stand in answers as they are."""
 _IMAGE = "<IMG_CONTEXT>"
-_TILES_AT_ONCE = 4
-"""Enough to keep a GPU busy, few enough for running answers not to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +86,15 @@ class InternVL2:
         tiles = self._cut(messages, media, self.tiler.adjusted(processor))
         counts = {part: [len(picture) for picture in pictures] for part, pictures in tiles.items()}
         token_ids = self.render(messages, counts)
+        image = self.vocabulary.control_ids[_IMAGE]
+        places = [index for index, token_id in enumerate(token_ids) if token_id == image]
         return Prompt(
             token_ids=tuple(token_ids),
             tokenizer=self.decoder,
             stop_token_ids=self._stop_token_ids,
             strips_answer=True,
             penalizes_prompt=False,
-            **self._features(token_ids, [torch.cat(pictures) for pictures in tiles.values()]),
+            **see([torch.cat(pictures) for pictures in tiles.values()], places, self.tile_length),
         )
 
     def prepare_raw(self, prompt: RawPrompt, *, is_bare: bool = False) -> Prompt:
@@ -105,19 +105,6 @@ class InternVL2:
     @property
     def _stop_token_ids(self) -> frozenset[int]:
         return frozenset({self.vocabulary.control_ids[self.template.end.token]})
-
-    def _features(self, token_ids: Sequence[int], media: Sequence[torch.Tensor]) -> dict[str, Any]:
-        """Return a prompt's media; tiles know nothing of each other, so any few of them are a piece."""
-        if not media:
-            return {}
-        few = [tiles for medium in media for tiles in torch.split(medium, _TILES_AT_ONCE)]
-        image = self.vocabulary.control_ids[_IMAGE]
-        places = [index for index, token_id in enumerate(token_ids) if token_id == image]
-        lengths = [self.tile_length * len(tiles) for tiles in few]
-        return {
-            "features": {"pixel_values": torch.cat(few)},
-            "pieces": place("image", [{"pixel_values": tiles} for tiles in few], places, lengths),
-        }
 
     def render(
         self, messages: Sequence[Message], counts: Mapping[MediaPart, Sequence[int]], *, escapes: bool = True
@@ -188,7 +175,9 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:
     device = choose_device()
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
     model = build_model(config, weights, choose_dtype(settings.dtype, device), device)
-    runner = start_runner(model, settings, trained, report)
+    image, tiler = vocabulary.control_ids[_IMAGE], _read_tiler(original)
+    largest = partial(largest_prompt, tiler.size, image, config.image_seq_length)
+    runner = start_runner(model, settings, trained, report, largest)
     return InternVL2(
         facts=ModelFacts(
             modalities=(MediaKind.IMAGE, MediaKind.VIDEO),
@@ -202,7 +191,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:
         vocabulary=vocabulary,
         decoder=AnswerDecoder(vocabulary, shown=GROUNDING),
         template=template,
-        tiler=_read_tiler(original),
+        tiler=tiler,
         tile_length=config.image_seq_length,
         system=checkpoint.system or SYSTEM,
     )

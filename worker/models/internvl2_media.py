@@ -1,16 +1,23 @@
 """Pictures and clips as InternVL2 sees them: square tiles of the whole picture, and a thumbnail."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from shared.job import ProcessorParams
+from worker.engine.pieces import place
+from worker.engine.prompt import Prompt
+from worker.models.largest import media_prompt
 from worker.models.refusal import check_wish, check_wishes
 from worker.prepare.media import decode_frames, decode_image
 from worker.prepare.reduction import num_at_rate, shrink
 
+_TILES_AT_ONCE = 4
+"""Enough to keep a GPU busy, few enough for running answers not to wait."""
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
@@ -88,3 +95,26 @@ def _normalize(tile: Image.Image) -> torch.Tensor:
     """Return the tile's colours by ImageNet's mean and deviation, shape [3, size, size]."""
     scaled = np.asarray(tile, dtype=np.float32) / 255
     return torch.from_numpy(((scaled - _MEAN) / _STD).transpose(2, 0, 1).copy())
+
+
+def see(media: Sequence[torch.Tensor], places: Sequence[int], tile_length: int) -> dict[str, Any]:
+    """Return a prompt's media, each [tiles, 3, size, size]; tiles know nothing of each other, so a few are a piece."""
+    if not media:
+        return {}
+    counts = [len(tiles) for medium in media for tiles in torch.split(medium, _TILES_AT_ONCE)]
+    pixels = torch.cat([*media])
+    few = torch.split(pixels, counts)
+    lengths = [tile_length * count for count in counts]
+    return {
+        "features": {"pixel_values": pixels},
+        "pieces": place("image", [{"pixel_values": tiles} for tiles in few], places, lengths),
+    }
+
+
+def largest_prompt(size: int, image: int, tile_length: int, num_tokens: int) -> tuple[Prompt, ...]:
+    """Return a prompt full of tiles; `image` is the id of their tokens."""
+
+    def fill(token_ids: Sequence[int], places: Sequence[int], count: int) -> dict[str, Any]:
+        return see([torch.zeros(1, 3, size, size).expand(count, -1, -1, -1)], places, tile_length)
+
+    return (media_prompt(num_tokens, image, tile_length, fill, penalizes_prompt=False),)

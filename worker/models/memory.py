@@ -1,32 +1,149 @@
-"""How long a context fits beside the weights: what was asked for, else as much of the model's own as memory gives."""
+"""How long a context fits beside the weights: what was asked for, else as much of the model's own as memory gives.
 
-from collections.abc import Callable
+What everything else takes is found out by a trial of the largest request, before a row is allocated.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from worker.engine.cache import fitting_width
+import torch
+
+from worker.engine.alone import AloneRunner
+from worker.engine.cache import pool_bytes
+from worker.engine.encoder import Encoder
+from worker.engine.meter import ByDevice, Meter, find_space
+from worker.engine.pool import overlaid
+from worker.engine.prompt import Prompt
+from worker.engine.runner import MediaRoom
 from worker.engine.torch_runner import TorchRunner, sample_cache
+from worker.engine.trial import try_alone, try_rows
 from worker.engine.whole import reason_to_read_whole
+from worker.models.budget import Budget, Trial, amount, describe, find_widest
 from worker.models.family import LoadError
+from worker.models.largest import Largest
 from worker.settings import WorkerSettings
 
 LEAST_CONTEXT = 2048
 """A shorter context than this is the operator's to choose."""
 
+Report = Callable[[str], None]
+Run = Callable[[int, Sequence[Prompt]], Callable[[], None]]
+"""Makes a runner for rows of so many tokens, and returns what reads the prompts with it."""
 
-def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Callable[[str], None]) -> TorchRunner:
-    """Allocate the cache; raises LoadError with advice if it can't be.
+
+def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Report, largest: Largest) -> TorchRunner:
+    """Allocate the cache; raises LoadError with advice if it doesn't fit.
 
     `trained` is the model's own context in tokens. It is cut to what fits only where nobody named a length.
     """
-    width = settings.max_model_len or trained
-    if settings.max_model_len is None:
-        fitting = fitting_width(sample_cache(model), settings.max_num_seqs)
-        if fitting < trained:
-            width = min(trained, max(fitting, LEAST_CONTEXT))
-            report(f"context cut from {trained} to {width} tokens, so that {settings.max_num_seqs} sequences fit")
+    sample, num_rows, media_bytes = sample_cache(model), settings.max_num_seqs, settings.media_cache_bytes
+
+    def run(width: int, prompts: Sequence[Prompt]) -> Callable[[], None]:
+        runner = TorchRunner(model, num_rows, width, media_bytes, allocate=overlaid)
+        return lambda: try_rows(runner, prompts, num_rows, settings.max_num_batched_tokens)
+
+    budget = _open(model, settings, num_rows, lambda width: pool_bytes(sample, num_rows, width))
+    width, room = _share_out(model, settings, budget, trained, report, largest, run)
     if (reason := reason_to_read_whole(model, width)) is not None:
         report(f"prompts are read whole and not shared: {reason}")
-    try:
-        return TorchRunner(model, settings.max_num_seqs, width, settings.media_cache_bytes)
-    except MemoryError as error:
-        raise LoadError(str(error)) from error
+    return TorchRunner(model, num_rows, width, media_bytes, media_room=room)
+
+
+def start_alone(model: Any, settings: WorkerSettings, context: int, report: Report, largest: Largest) -> AloneRunner:
+    """Return a runner of one request at a time; raises LoadError with advice if the largest doesn't fit."""
+
+    def run(width: int, prompts: Sequence[Prompt]) -> Callable[[], None]:
+        return lambda: try_alone(AloneRunner(model, width), prompts)
+
+    budget = _open(model, settings, 1, lambda width: {})
+    width, room = _share_out(model, settings, budget, context, report, largest, run)
+    return AloneRunner(model, width, media_room=room)
+
+
+def _open(model: Any, settings: WorkerSettings, num_rows: int, pools: Callable[[int], ByDevice]) -> Budget:
+    devices = dict.fromkeys((model.device, *pools(0), *weight_bytes(model)))
+    return Budget(
+        spaces={device: find_space(device) for device in devices},
+        share=settings.gpu_memory_utilization,
+        num_rows=num_rows,
+        pool_bytes=pools,
+        media_bytes=lambda width: _media_bytes(model, settings.media_cache_bytes, width),
+    )
+
+
+def _share_out(
+    model: Any, settings: WorkerSettings, budget: Budget, trained: int, report: Report, largest: Largest, run: Run
+) -> tuple[int, MediaRoom]:
+    """Return how long rows are, and what is left for media that wait; raises LoadError if they are to be longer."""
+    wanted = settings.max_model_len or trained
+    meter = Meter(budget.spaces)
+
+    def measure(width: int) -> Trial:
+        prompts = largest(width - 1)
+        return Trial(width, meter.peak(run(width, prompts)), *_seen(prompts))
+
+    report("trying the largest request")
+    trial = find_widest(budget, measure, LEAST_CONTEXT, wanted)
+    if not budget.fits(trial, trial.width) or (settings.max_model_len and trial.width < wanted):
+        raise LoadError(_advice(budget, trial, wanted))
+    if trial.width < wanted:
+        rows = f"{budget.num_rows} sequences fit" if budget.num_rows > 1 else "it fits"
+        report(f"context cut from {wanted} to {trial.width} tokens, so that {rows}")
+    for line in describe(budget, trial, weight_bytes(model)):
+        report(line)
+    return trial.width, _media_room(settings, budget, trial)
+
+
+def _advice(budget: Budget, trial: Trial, wanted: int) -> str:
+    """Return why rows of that many tokens don't fit, and what would."""
+    device = min(budget.spaces, key=lambda device: budget.over(device, trial, wanted))
+    needed = budget.left(device) - budget.over(device, trial, wanted)
+    mends = {
+        "--max_model_len": budget.widest(trial, wanted),
+        "--max_num_seqs": budget.most_rows(trial, wanted),
+    }
+    named = " or ".join(f"{name} {most}" for name, most in mends.items() if most)
+    return (
+        f"{budget.num_rows} sequences of {wanted} tokens take up to {amount(needed)} beside the weights, and "
+        f"--gpu_memory_utilization {budget.share:g} leaves {amount(max(0, budget.left(device)))} of {device} for them: "
+        + (f"set {named} or less" if named else "take a smaller model, or more memory")
+    )
+
+
+def _seen(prompts: Sequence[Prompt]) -> tuple[int, int]:
+    """Return what the media of one prompt take at most, and what those of one do that has to be encoded at once."""
+    at_once = (p.feature_bytes for p in prompts if not all(piece.features for piece in p.pieces))
+    return max(prompt.feature_bytes for prompt in prompts), max(at_once, default=0)
+
+
+def _media_room(settings: WorkerSettings, budget: Budget, trial: Trial) -> MediaRoom:
+    """Return what media that wait, or may be read again, have of the host's memory: on the CPU what nobody else has."""
+    most = trial.most_at_once or max(trial.feature_bytes, settings.max_decoded_bytes)
+    host = torch.device("cpu")
+    if (device := next(iter(budget.spaces))) == host:
+        left = budget.over(device, trial, trial.width) + trial.feature_bytes
+    else:
+        left = find_space(host).left(budget.share)
+    return MediaRoom(total_bytes=max(left, most), most_bytes=most)
+
+
+def _media_bytes(model: Any, remembered: int, width: int) -> int:
+    """Return what encoded media take: those that are remembered, or those of the prompt that is read, if they are more.
+
+    What a tower hands to deeper layers (deepstack) comes on top of each.
+    """
+    if not Encoder(model, remembered).has_towers:
+        return 0
+    vision = getattr(model.config, "vision_config", None)
+    layers = 1 + len(getattr(vision, "deepstack_visual_indexes", None) or ())
+    row_bytes: int = model.config.get_text_config(decoder=True).hidden_size * model.dtype.itemsize
+    return max(remembered, width * layers * row_bytes)
+
+
+def weight_bytes(model: Any) -> ByDevice:
+    """Return what a model's weights take, by device."""
+    taken: Counter[torch.device] = Counter()
+    for tensor in (*model.parameters(), *model.buffers()):
+        taken[tensor.device] += tensor.nbytes
+    return dict(taken)

@@ -5,23 +5,21 @@ The words around it are `minicpmv_prompt`, the pictures `minicpmv_media`, the ne
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from shared.catalogue import MODEL_TYPES
 from shared.errors import InvalidMedia
 from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, ProcessorParams
 from worker.checkpoint import check_context, locate, read_json, read_sampling
-from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.memory import start_runner
 from worker.models.minicpmv_config import translate_config
-from worker.models.minicpmv_media import Cut, Slicer, strip
+from worker.models.minicpmv_media import Cut, Layout, Slicer
 from worker.models.minicpmv_network import MiniCPMV as Network
 from worker.models.minicpmv_prompt import CLEAN_UP, DIALECTS, PLACEHOLDER, Dialect, Grid, ReplyReader, Writer
 from worker.models.native import build_native
@@ -45,8 +43,7 @@ class MiniCPMV:
     reader: ReplyReader
     writer: Writer
     slicer: Slicer
-    sees_padding: bool
-    """Whether tiles see what pads them to their companions' size, as in 2.5."""
+    layout: Layout
     cleans_up: bool
     """Whether answers lose spaces before punctuation, as in 2.5."""
 
@@ -70,7 +67,7 @@ class MiniCPMV:
             strips_answer=True,
             penalizes_prompt=False,
             rewrites=CLEAN_UP if self.cleans_up else (),
-            **self._features(token_ids, [cut.tiles for pictures in cuts.values() for cut in pictures]),
+            **self.layout.see(token_ids, [cut.tiles for pictures in cuts.values() for cut in pictures]),
         )
 
     def prepare_raw(self, prompt: RawPrompt, *, is_bare: bool = False) -> Prompt:
@@ -117,24 +114,6 @@ class MiniCPMV:
             check_room(num_tokens, self.facts.max_model_len, part.param)
         return cuts
 
-    def _features(self, token_ids: Sequence[int], pictures: Sequence[Sequence[torch.Tensor]]) -> dict[str, Any]:
-        """Return a prompt's media; what sees its companions is one piece with them."""
-        if not pictures:
-            return {}
-        tiles = [tile for picture in pictures for tile in picture]
-        together = [tiles] if self.sees_padding else pictures
-        placeholder = self.vocabulary.control_ids[PLACEHOLDER.token]
-        places = [index for index, token_id in enumerate(token_ids) if token_id == placeholder]
-        lengths = [self.writer.tile_length * len(picture) for picture in together]
-        given = [self._strips(picture) for picture in together]
-        return {"features": self._strips(tiles), "pieces": place("image", given, places, lengths)}
-
-    def _strips(self, tiles: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        size = self.slicer.patch_size
-        grids = [[side // size for side in tile.shape[1:]] for tile in tiles]
-        strips = torch.cat([strip(tile, size) for tile in tiles], dim=-1)
-        return {"pixel_values": strips, "tile_grids": torch.tensor(grids)}
-
 
 def load(settings: WorkerSettings, report: Callable[[str], None]) -> MiniCPMV:
     """Load the checkpoint that the settings name; raises LoadError if it can't be served."""
@@ -148,7 +127,9 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> MiniCPMV:
     device = choose_device()
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
     model = build_native(Network, config, weights, choose_dtype(settings.dtype, device), device)
-    runner = start_runner(model, settings, trained, report)
+    slicer = _read_slicer(read_json(checkpoint.directory / "preprocessor_config.json"))
+    layout = Layout(config.image_token_id, config.query_num, slicer.patch_size, config.has_flat_positions)
+    runner = start_runner(model, settings, trained, report, partial(layout.largest_prompt, slicer))
     return MiniCPMV(
         facts=ModelFacts(
             modalities=entry.modalities,
@@ -162,8 +143,8 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> MiniCPMV:
         vocabulary=vocabulary,
         reader=ReplyReader(vocabulary, dialect),
         writer=Writer(dialect, config.query_num, checkpoint.system or dialect.system),
-        slicer=_read_slicer(read_json(checkpoint.directory / "preprocessor_config.json")),
-        sees_padding=config.has_flat_positions,
+        slicer=slicer,
+        layout=layout,
         cleans_up=read_json(checkpoint.directory / "tokenizer_config.json").get("clean_up_tokenization_spaces", False),
     )
 

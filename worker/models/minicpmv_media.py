@@ -3,12 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from shared.job import MediaKind, ProcessorParams
+from worker.engine.pieces import place
+from worker.engine.prompt import Prompt
+from worker.models.largest import media_prompt
 from worker.models.refusal import check_wish, check_wishes
 from worker.prepare.media import decode_frames, decode_image
 from worker.prepare.reduction import shrink
@@ -84,6 +88,10 @@ class Slicer:
             return Cut(tiles, None)
         return Cut([*tiles, *self._slices(picture, *grid)], grid)
 
+    def largest_cut(self) -> Cut:
+        """Return the tiles of a picture that is sliced as often as one may be."""
+        return self.cut(Image.new("RGB", (self.max_slices * self.scale, self.scale)))
+
     def _slices(self, picture: Image.Image, columns: int, rows: int) -> list[torch.Tensor]:
         cell = (max(round(side / count), 1) for side, count in zip(picture.size, (columns, rows), strict=True))
         width, height = self._fit(*cell)
@@ -110,6 +118,45 @@ class Slicer:
             (columns, count // columns) for count in counts for columns in range(1, count + 1) if count % columns == 0
         ]
         return min(grids, key=lambda grid: abs(math.log(width / height) - math.log(grid[0] / grid[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one checkpoint's network takes the tiles of a prompt."""
+
+    placeholder: int
+    """The id of their tokens."""
+    tile_length: int
+    """Tokens a tile stands for."""
+    patch_size: int
+    sees_padding: bool
+    """Whether tiles see what pads them to their companions' size, as in 2.5."""
+
+    def see(self, token_ids: Sequence[int], pictures: Sequence[Sequence[torch.Tensor]]) -> dict[str, Any]:
+        """Return a prompt's media; what sees its companions is one piece with them."""
+        if not pictures:
+            return {}
+        tiles = [tile for picture in pictures for tile in picture]
+        together = [tiles] if self.sees_padding else pictures
+        places = [index for index, token_id in enumerate(token_ids) if token_id == self.placeholder]
+        lengths = [self.tile_length * len(picture) for picture in together]
+        given = [self._strips(picture) for picture in together]
+        return {"features": self._strips(tiles), "pieces": place("image", given, places, lengths)}
+
+    def largest_prompt(self, slicer: Slicer, num_tokens: int) -> tuple[Prompt, ...]:
+        """Return a prompt full of pictures with as many slices as one may have, or as the prompt has room for."""
+        tiles = slicer.largest_cut().tiles[: num_tokens // self.tile_length]
+
+        def fill(token_ids: Sequence[int], places: Sequence[int], count: int) -> dict[str, Any]:
+            return self.see(token_ids, [tiles] * count)
+
+        length = self.tile_length * max(len(tiles), 1)
+        return (media_prompt(num_tokens, self.placeholder, length, fill, penalizes_prompt=False),)
+
+    def _strips(self, tiles: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        grids = [[side // self.patch_size for side in tile.shape[1:]] for tile in tiles]
+        strips = torch.cat([strip(tile, self.patch_size) for tile in tiles], dim=-1)
+        return {"pixel_values": strips, "tile_grids": torch.tensor(grids)}
 
 
 def strip(tile: torch.Tensor, patch_size: int) -> torch.Tensor:

@@ -8,6 +8,8 @@ import torch
 from shared.errors import InvalidMedia
 from shared.job import MediaKind, MediaPart, Message
 from worker.engine.pieces import place
+from worker.engine.prompt import Prompt
+from worker.models.largest import media_prompt
 from worker.models.refusal import check_room, check_turn
 
 
@@ -36,3 +38,12 @@ def see(pictures: Sequence[torch.Tensor], places: Sequence[int], num_tokens: int
         "features": {"pixel_values": pixels, "image_positions": torch.tensor(places)},
         "pieces": place("image", given, places, [num_tokens] * len(given)),
     }
+
+
+def largest_prompt(placeholder: int, num_tokens_each: int, side: int, num_tokens: int, **more: Any) -> Prompt:
+    """Return a prompt of `num_tokens` full of pictures of side x side pixels."""
+
+    def fill(token_ids: Sequence[int], places: Sequence[int], count: int) -> dict[str, Any]:
+        return see([torch.zeros(3, side, side)] * count, places, num_tokens_each)
+
+    return media_prompt(num_tokens, placeholder, num_tokens_each, fill, **more)

@@ -5,6 +5,7 @@ The weights and the tower are `qwen2_audio_network`'s.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from math import ceil
 from pathlib import Path
@@ -23,6 +24,7 @@ from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts, RawPrompt
+from worker.models.largest import media_prompt
 from worker.models.memory import start_runner
 from worker.models.native import build_native
 from worker.models.qwen2_audio_network import Qwen2AudioNetwork, num_rows
@@ -36,6 +38,7 @@ from worker.settings import WorkerSettings
 
 SYSTEM = "You are a helpful assistant."
 """What the authors' template says where nobody says anything else."""
+FRAMES_PER_S = 100
 HEARD_S = 30
 """The authors' feature extractor drops what comes later."""
 
@@ -79,7 +82,7 @@ class Qwen2Audio:
             token_ids=tuple(token_ids),
             tokenizer=self.decoder,
             stop_token_ids=self._stop_token_ids,
-            **self._features(token_ids, list(recordings.values())),
+            **_heard(token_ids, self.vocabulary.control_ids[_AUDIO.token], list(recordings.values())),
         )
 
     def prepare_raw(self, prompt: RawPrompt, *, is_bare: bool = False) -> Prompt:
@@ -90,15 +93,6 @@ class Qwen2Audio:
     @property
     def _stop_token_ids(self) -> frozenset[int]:
         return frozenset(self.vocabulary.control_ids[stop.token] for stop in (_END, _ENDOFTEXT))
-
-    def _features(self, token_ids: Sequence[int], recordings: Sequence[Recording]) -> dict[str, Any]:
-        if not recordings:
-            return {}
-        placeholder = self.vocabulary.control_ids[_AUDIO.token]
-        places = [index for index, token_id in enumerate(token_ids) if token_id == placeholder]
-        lengths = [num_rows(recording.num_frames) for recording in recordings]
-        given = [_frames([recording]) for recording in recordings]
-        return {"features": _frames(recordings), "pieces": place("audio", given, places, lengths)}
 
     def render(
         self, messages: Sequence[Message], counts: Mapping[MediaPart, int], *, escapes: bool = True
@@ -159,6 +153,26 @@ def _frames(recordings: Collection[Recording]) -> dict[str, torch.Tensor]:
     }
 
 
+def _heard(token_ids: Sequence[int], placeholder: int, recordings: Sequence[Recording]) -> dict[str, Any]:
+    if not recordings:
+        return {}
+    places = [index for index, token_id in enumerate(token_ids) if token_id == placeholder]
+    lengths = [num_rows(recording.num_frames) for recording in recordings]
+    given = [_frames([recording]) for recording in recordings]
+    return {"features": _frames(recordings), "pieces": place("audio", given, places, lengths)}
+
+
+def _largest_prompt(placeholder: int, bands: int, num_tokens: int) -> tuple[Prompt, ...]:
+    """Return a prompt full of recordings that are heard to their ends; one in a context too short for that."""
+    num_frames = min(HEARD_S * FRAMES_PER_S, 4 * num_tokens)
+    recording = Recording(np.zeros((bands, HEARD_S * FRAMES_PER_S), np.float32), num_frames)
+
+    def fill(token_ids: Sequence[int], places: Sequence[int], count: int) -> dict[str, Any]:
+        return _heard(token_ids, placeholder, [recording] * count)
+
+    return (media_prompt(num_tokens, placeholder, num_rows(num_frames), fill),)
+
+
 def _check_role(message: Message, index: int) -> None:
     if message.role is Role.SYSTEM and index > 0:
         raise InvalidRequest("only the first message may be the system's", param="messages")
@@ -176,7 +190,8 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Qwen2Audio:
     device = choose_device()
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
     model = build_native(Qwen2AudioNetwork, config, weights, choose_dtype(settings.dtype, device), device)
-    runner = start_runner(model, settings, trained, report)
+    largest = partial(_largest_prompt, vocabulary.control_ids[_AUDIO.token], config.audio_config.num_mel_bins)
+    runner = start_runner(model, settings, trained, report, largest)
     return Qwen2Audio(
         facts=ModelFacts(
             modalities=(MediaKind.AUDIO,),

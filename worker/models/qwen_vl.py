@@ -20,7 +20,7 @@ from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.memory import start_runner
 from worker.models.native import build_native
-from worker.models.pictures import find_pictures, see
+from worker.models.pictures import find_pictures, largest_prompt, see
 from worker.models.pixels import to_pixels
 from worker.models.qwen_tokenizer import GROUNDING, IMAGE_END, IMAGE_PAD, IMAGE_START, read_ranks
 from worker.models.qwen_vl_length import ATTENTION, LengthTricks
@@ -159,7 +159,13 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> QwenVLChat:
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
     attention = {"text_config": ATTENTION, "vision_config": "sdpa", "": "sdpa"}
     model = build_native(QwenVL, config, weights, choose_dtype(settings.dtype, device), device, attention)
-    runner = start_runner(model, settings, trained, report)
+    pad, side = vocabulary.control_ids[IMAGE_PAD], config.vision_config.image_size
+
+    def largest(num_tokens: int) -> tuple[Prompt, ...]:
+        features = {"ntk_alpha": model.tricks.ntk_alpha(num_tokens)}
+        return (largest_prompt(pad, NUM_QUERIES, side, num_tokens, row_features=features),)
+
+    runner = start_runner(model, settings, trained, report, largest)
     return QwenVLChat(
         facts=ModelFacts(
             modalities=(MediaKind.IMAGE,),
@@ -173,7 +179,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> QwenVLChat:
         vocabulary=vocabulary,
         decoder=AnswerDecoder(vocabulary, shown=GROUNDING),
         tricks=model.tricks,
-        side=config.vision_config.image_size,
+        side=side,
         system=checkpoint.system or SYSTEM,
     )
 

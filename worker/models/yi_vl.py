@@ -21,7 +21,7 @@ from worker.models.device import choose_device, choose_dtype, describe
 from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.memory import start_runner
 from worker.models.native import build_native
-from worker.models.pictures import find_pictures, see
+from worker.models.pictures import find_pictures, largest_prompt, see
 from worker.models.pixels import MEAN, to_pixels
 from worker.models.refusal import check_wishes
 from worker.models.tokenizer import read_vocabulary
@@ -159,8 +159,13 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> YiVLChat:
     device = choose_device()
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report, beside={TOWER: tower})
     model = build_native(YiVL, config, weights, choose_dtype(settings.dtype, device), device)
-    runner = start_runner(model, settings, trained, report)
     vision = config.vision_config
+    place, length = vocabulary.control_ids[_PLACE], (vision.image_size // vision.patch_size) ** 2
+
+    def largest(num_tokens: int) -> tuple[Prompt, ...]:
+        return (largest_prompt(place, length, vision.image_size, num_tokens),)
+
+    runner = start_runner(model, settings, trained, report, largest)
     return YiVLChat(
         facts=ModelFacts(
             modalities=(MediaKind.IMAGE,),
@@ -174,6 +179,6 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> YiVLChat:
         vocabulary=vocabulary,
         decoder=AnswerDecoder(vocabulary, shown=vocabulary.control_ids.keys() - {_PLACE, _END, "<unk>"}),
         side=vision.image_size,
-        picture_length=(vision.image_size // vision.patch_size) ** 2,
+        picture_length=length,
         system=checkpoint.system or SYSTEM,
     )

@@ -1,0 +1,172 @@
+"""The largest prompts of whatever transformers maps: media grown until they fill the context, or no more is made of them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jinja2 import TemplateError
+from PIL import Image
+
+from shared.job import MediaKind
+from worker.engine.prompt import Prompt
+from worker.models.generic_media import DEFAULT_FPS, Medium, clip_of, describe_clip, modalities, sampling_rate
+from worker.models.generic_pieces import find_pieces
+from worker.models.largest import Mute
+from worker.prepare.limits import MediaLimits
+
+PER_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids")
+"""What processors return with one column a token."""
+
+_LARGEST_SIDE = 4096
+"""No processor that we know makes more of a larger picture."""
+_GROWTH = 4.0
+_EXACT = 1.06
+"""Sizes are found up to this factor."""
+_LEAST_AT_ONCE = 16
+"""So many media, whatever their lengths, may be in a prompt of which all are encoded at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Of a picture or clip, which are square, or of a recording."""
+
+    side: int = 64
+    frames: int = 8
+    samples: int = 1600
+
+
+LEAST = Size()
+Measured = tuple[Size, int]
+"""A size, and the tokens of a prompt with one medium of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Specimens:
+    """Makes prompts for one checkpoint out of media that nobody sent."""
+
+    processor: Any
+    config: Any
+    dtype: torch.dtype
+    limits: MediaLimits
+
+    def largest(self, num_tokens: int) -> tuple[Prompt, ...]:
+        """Return one prompt for each kind of media that the model takes and the context has room for, or text."""
+        found = [self._fullest(kind, num_tokens) for kind in modalities(self.processor)]
+        return tuple(prompt for prompt in found if prompt is not None) or (self._prompt({}, num_tokens),)
+
+    def _fullest(self, kind: MediaKind, num_tokens: int) -> Prompt | None:
+        """Return a prompt with the largest medium of that kind, as often as it fits; None if not the least does."""
+        least = self._render(kind, LEAST, 1)
+        if least is None or (length := _length(least)) > num_tokens:
+            return None
+        pieces = self._prompt(least, length).pieces
+        at_once = _LEAST_AT_ONCE if not all(piece.features for piece in pieces) else 1
+        size, length = self._grow(kind, (LEAST, length), max(num_tokens // at_once, length))
+        inputs = self._render(kind, size, num_tokens // length) or self._render(kind, size, 1)
+        return None if inputs is None else self._prompt(inputs, num_tokens)
+
+    def _grow(self, kind: MediaKind, least: Measured, room: int) -> Measured:
+        """Return the largest size whose prompt has at most `room` tokens; of a clip first the side, then the frames."""
+        limits = self.limits
+        match kind:
+            case MediaKind.IMAGE:
+                return self._grown(kind, "side", least, _side(limits.max_image_pixels), room)
+            case MediaKind.AUDIO:
+                most = round(limits.max_audio_s * sampling_rate(self.processor))
+                return self._grown(kind, "samples", least, most, room)
+            case MediaKind.VIDEO:
+                wide = self._grown(kind, "side", least, _side(limits.max_video_pixels // least[0].frames), room)
+                most = min(limits.max_video_frames, limits.max_video_pixels // wide[0].side ** 2)
+                return self._grown(kind, "frames", wide, most, room)
+
+    def _grown(self, kind: MediaKind, what: str, least: Measured, most: int, room: int) -> Measured:
+        """Return a size, and the length of its prompt, grown in one way."""
+        best, above = least, most + 1
+        power = 2 if what == "side" else 1
+        while (wanted := _next(getattr(best[0], what), (room / best[1]) ** (1 / power), above)) is not None:
+            size = replace(best[0], **{what: wanted})
+            inputs = self._render(kind, size, 1)
+            if inputs is None or _length(inputs) > room:
+                above = wanted
+            elif _length(inputs) <= best[1]:  # the processor makes no more of it
+                return best
+            else:
+                best = size, _length(inputs)
+        return best
+
+    def _render(self, kind: MediaKind, size: Size, count: int) -> dict[str, Any] | None:
+        """Return what the processor makes of a turn with so many equal media; None if it or the template refuses."""
+        medium = self._medium(kind, size)
+        turns = [{"role": "user", "content": [{"type": str(kind), str(kind): medium.content}] * count}]
+        clips = [medium.metadata] * count if medium.metadata else []
+        given = {"processor_kwargs": {"video_metadata": clips, "do_sample_frames": False}} if clips else {}
+        try:
+            return dict(
+                self.processor.apply_chat_template(
+                    turns, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True, **given
+                )
+            )
+        except (TemplateError, ValueError):  # as it refuses a client's
+            return None
+
+    def _medium(self, kind: MediaKind, size: Size) -> Medium:
+        match kind:
+            case MediaKind.IMAGE:
+                return Medium(kind, Image.new("RGB", (size.side, size.side)))
+            case MediaKind.VIDEO:
+                return _clip(size)
+            case MediaKind.AUDIO:
+                return Medium(kind, np.zeros(size.samples, np.float32))
+
+    def _prompt(self, inputs: Mapping[str, Any], num_tokens: int) -> Prompt:
+        """Return what was rendered, with text in front of it up to so many tokens."""
+        text = self.processor(text=["a"], return_tensors="pt")
+        filler = num_tokens - _length(inputs)
+        token_ids = text["input_ids"][0, -1:].tolist() * filler
+        if inputs:
+            token_ids += inputs["input_ids"][0].tolist()
+        per_token = {
+            name: torch.cat([text[name][:, -1:].expand(1, filler), *([inputs[name]] if inputs else [])], dim=1)
+            for name in PER_TOKEN
+            if name in text
+        }
+        features = {
+            name: cast(given, self.dtype) for name, given in inputs.items() if name not in {"input_ids", *PER_TOKEN}
+        }
+        return Prompt(
+            token_ids=tuple(token_ids),
+            tokenizer=Mute(),
+            features=features,
+            token_features=per_token,
+            pieces=find_pieces(features, token_ids, self.config),
+        )
+
+
+def cast(feature: Any, dtype: torch.dtype) -> Any:
+    """Return a feature as the network takes it."""
+    is_real = isinstance(feature, torch.Tensor) and feature.is_floating_point()
+    return feature.to(dtype) if is_real else feature
+
+
+def _length(inputs: Mapping[str, Any]) -> int:
+    length: int = inputs["input_ids"].shape[1] if inputs else 0
+    return length
+
+
+def _clip(size: Size) -> Medium:
+    frames = np.zeros((size.frames, size.side, size.side, 3), np.uint8)
+    return clip_of(frames, describe_clip(size.frames, DEFAULT_FPS), [*range(size.frames)])
+
+
+def _side(num_pixels: int) -> int:
+    return min(_LARGEST_SIDE, math.isqrt(num_pixels))
+
+
+def _next(size: int, factor: float, above: int) -> int | None:
+    """Return a size to try, by what factor it may be larger, and smaller than one that doesn't fit; None if none is."""
+    most = above - 1 if above > size * _GROWTH else (size + above) // 2
+    wanted = min(most, int(size * min(_GROWTH, factor)))
+    return wanted if wanted > size * _EXACT else None
