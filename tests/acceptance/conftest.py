@@ -37,8 +37,12 @@ class Stack:
         self._clients: list[OpenAI] = []
 
     def start(self, module: str, *options: str) -> subprocess.Popen[bytes]:
+        return self.run([sys.executable, "-m", module, *options])
+
+    def run(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """Start a process of whatever command."""
         environment = os.environ | {"BATON_REDIS_URL": self.redis_url, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen([sys.executable, "-m", module, *options], env=environment)
+        process = subprocess.Popen(command, env=environment)
         self._processes.append(process)
         return process
 

@@ -17,7 +17,12 @@ def load_tiny(tmp_path_factory):
     @cache
     def load(name):
         directory = tiny.write_checkpoint(name, tmp_path_factory.mktemp(name))
-        settings = WorkerSettings(model_type="generic", model_id_or_path=str(directory), max_num_seqs=4)
+        settings = WorkerSettings(
+            model_type="generic",
+            model_id_or_path=str(directory),
+            max_num_seqs=4,
+            max_model_len=tiny.SHORT.get(name),
+        )
         return load_model(settings, report=lambda words: None)
 
     return load

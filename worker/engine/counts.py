@@ -31,7 +31,9 @@ class Counts:
 
     def _open(self, sequence: Sequence, like: torch.Tensor) -> None:
         vocab = like.shape[-1]
-        row = min({*range(len(self._num_counted) + 1)} - {*self._rows.values()})
+        # Those that ended stay known for as long as their job has other choices.
+        taken = {row for known, row in self._rows.items() if not known.is_finished}
+        row = min({*range(len(self._num_counted) + 1)} - taken)
         if row == len(self._num_counted):
             self._num_counted.append(0)
             self._answers = _with_row(self._answers, like.new_zeros((1, vocab), dtype=torch.int32))

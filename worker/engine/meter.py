@@ -19,7 +19,7 @@ class Space:
 
     def left(self, share: float) -> int:
         """Return how much more may be taken, so that no more than that share of all is in use, by whomever."""
-        return self.free_bytes - int((1 - share) * self.total_bytes)
+        return self.free_bytes - self.total_bytes + int(share * self.total_bytes)
 
 
 def find_space(device: torch.device) -> Space:

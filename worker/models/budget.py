@@ -1,7 +1,8 @@
 """How a device's memory is shared out: what the largest request takes, and what that leaves for rows."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,14 +13,15 @@ _SMALLEST_GAIN = 17 / 16
 _STEP = 64
 """Contexts that are cut end at a multiple of this, as kernels like it."""
 
-PoolBytes = Callable[[int], ByDevice]
-"""What the cache takes with rows of so many tokens, by device."""
+PoolBytes = Callable[[int, int], ByDevice]
+"""What the cache takes with so many rows of so many tokens, by device."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What the largest request took with rows of `width` tokens, beside the weights and the cache."""
+    """What the largest request took with so many rows of `width` tokens, beside the weights and the cache."""
 
+    num_rows: int
     width: int
     activations: ByDevice
     feature_bytes: int
@@ -27,12 +29,13 @@ class Trial:
     most_at_once: int
     """The same where the model encodes all of a prompt's media at once, else 0."""
 
-    def bound(self, device: torch.device, width: int) -> int:
-        """Return what it may take at most with longer rows: nothing in a model grows faster than its attention's masks.
+    def bound(self, device: torch.device, num_rows: int, width: int) -> int:
+        """Return what it may take at most with other rows: nothing grows faster than attention's masks do with length.
 
-        With shorter ones it takes no more than it took.
+        With fewer or shorter ones it takes no more than it took.
         """
-        return int(self.activations[device] * max(1.0, width / self.width) ** 2)
+        growth = max(1.0, width / self.width) ** 2 * max(1.0, num_rows / self.num_rows)
+        return int(self.activations[device] * growth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +58,38 @@ class Budget:
         """Return what may be taken there beside the weights."""
         return self.spaces[device].left(self.share)
 
-    def over(self, device: torch.device, trial: Trial, width: int) -> int:
-        """Return what nobody has there with rows of that many tokens, at least; below 0 they don't fit."""
-        pools = self.pool_bytes(width).get(device, 0)
-        return self.left(device) - pools - trial.bound(device, width) - self.encoded(device, width)
+    def with_rows(self, num_rows: int) -> "Budget":
+        """Return the same for another number of rows."""
+        return replace(self, num_rows=num_rows)
+
+    def pools(self, device: torch.device, width: int) -> int:
+        """Return what the rows take there."""
+        return self.pool_bytes(self.num_rows, width).get(device, 0)
 
     def encoded(self, device: torch.device, width: int) -> int:
         """Return what is set aside there for encoded media."""
         return self.media_bytes(width) if device == self.first else 0
 
-    def fits(self, trial: Trial, width: int) -> bool:
+    def over(self, device: torch.device, trial: Trial | None, width: int) -> int:
+        """Return what nobody has there with rows of that many tokens, at least; below 0 they don't fit.
+
+        Before any trial only what is known without one is counted.
+        """
+        activations = 0 if trial is None else trial.bound(device, self.num_rows, width)
+        return self.left(device) - activations - self.pools(device, width) - self.encoded(device, width)
+
+    def fits(self, trial: Trial | None, width: int) -> bool:
         """Whether rows of that many tokens surely fit, after what a trial with others took."""
         return all(self.over(device, trial, width) >= 0 for device in self.spaces)
 
     def widest(self, trial: Trial, most: int) -> int:
         """Return the longest rows, up to `most`, that surely fit; 0 if none do."""
-        low, high = 0, most
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.fits(trial, middle) else (low, middle - 1)
-        return low
+        return bisect_left(range(1, most + 1), True, key=lambda width: not self.fits(trial, width))
 
-    def most_rows(self, trial: Trial, width: int) -> int:
+    def most_rows(self, trial: Trial | None, width: int) -> int:
         """Return how many rows of that many tokens surely fit; 0 if none do."""
-        pools = self.pool_bytes(width)
-        rooms = [self.num_rows * (self.over(d, trial, width) + pool) // pool for d, pool in pools.items()]
-        return max(0, min(rooms, default=0))
+        rows = range(1, self.num_rows + 1)
+        return bisect_left(rows, True, key=lambda num_rows: not self.with_rows(num_rows).fits(trial, width))
 
 
 def find_widest(budget: Budget, measure: Callable[[int], Trial], least: int, wanted: int) -> Trial:
@@ -115,7 +124,7 @@ def describe(budget: Budget, trial: Trial, weights: ByDevice) -> Iterator[str]:
             "weights": own,
             "else in use": space.total_bytes - space.free_bytes - own,
             "largest request": trial.activations[device],
-            f"cache of {budget.num_rows} x {trial.width} tokens": budget.pool_bytes(trial.width).get(device, 0),
+            f"cache of {budget.num_rows} x {trial.width} tokens": budget.pools(device, trial.width),
             "encoded media": budget.encoded(device, trial.width),
             "left over": budget.over(device, trial, trial.width),
         }

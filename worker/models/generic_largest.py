@@ -1,4 +1,4 @@
-"""The largest prompts of whatever transformers maps: media grown until they fill the context, or no more is made of them."""
+"""The largest prompts of whatever transformers maps: media grown until they fill the context, or can grow no more."""
 
 import math
 from collections.abc import Mapping
@@ -65,7 +65,9 @@ class Specimens:
         pieces = self._prompt(least, length).pieces
         at_once = _LEAST_AT_ONCE if not all(piece.features for piece in pieces) else 1
         size, length = self._grow(kind, (LEAST, length), max(num_tokens // at_once, length))
-        inputs = self._render(kind, size, num_tokens // length) or self._render(kind, size, 1)
+        two = self._render(kind, size, 2)
+        each = _length(two) - length if two is not None else num_tokens
+        inputs = self._render(kind, size, 1 + (num_tokens - length) // each)
         return None if inputs is None else self._prompt(inputs, num_tokens)
 
     def _grow(self, kind: MediaKind, least: Measured, room: int) -> Measured:

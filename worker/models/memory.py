@@ -5,6 +5,7 @@ What everything else takes is found out by a trial of the largest request, befor
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch
 from worker.engine.alone import AloneRunner
 from worker.engine.cache import pool_bytes
 from worker.engine.encoder import Encoder
+from worker.engine.failure import is_out_of_memory
 from worker.engine.meter import ByDevice, Meter, find_space
 from worker.engine.pool import overlaid
 from worker.engine.prompt import Prompt
@@ -19,7 +21,7 @@ from worker.engine.runner import MediaRoom
 from worker.engine.torch_runner import TorchRunner, sample_cache
 from worker.engine.trial import try_alone, try_rows
 from worker.engine.whole import reason_to_read_whole
-from worker.models.budget import Budget, Trial, amount, describe, find_widest
+from worker.models.budget import Budget, PoolBytes, Trial, amount, describe, find_widest
 from worker.models.family import LoadError
 from worker.models.largest import Largest
 from worker.settings import WorkerSettings
@@ -28,8 +30,8 @@ LEAST_CONTEXT = 2048
 """A shorter context than this is the operator's to choose."""
 
 Report = Callable[[str], None]
-Run = Callable[[int, Sequence[Prompt]], Callable[[], None]]
-"""Makes a runner for rows of so many tokens, and returns what reads the prompts with it."""
+Run = Callable[[int, int, Sequence[Prompt]], Callable[[], None]]
+"""Makes a runner for so many rows of so many tokens, and returns what reads the prompts with it."""
 
 
 def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Report, largest: Largest) -> TorchRunner:
@@ -37,38 +39,38 @@ def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Rep
 
     `trained` is the model's own context in tokens. It is cut to what fits only where nobody named a length.
     """
-    sample, num_rows, media_bytes = sample_cache(model), settings.max_num_seqs, settings.media_cache_bytes
+    sample, media_bytes = sample_cache(model), settings.media_cache_bytes
 
-    def run(width: int, prompts: Sequence[Prompt]) -> Callable[[], None]:
+    def run(num_rows: int, width: int, prompts: Sequence[Prompt]) -> Callable[[], None]:
         runner = TorchRunner(model, num_rows, width, media_bytes, allocate=overlaid)
         return lambda: try_rows(runner, prompts, num_rows, settings.max_num_batched_tokens)
 
-    budget = _open(model, settings, num_rows, lambda width: pool_bytes(sample, num_rows, width))
+    budget = _open(model, settings, settings.max_num_seqs, partial(pool_bytes, sample))
     width, room = _share_out(model, settings, budget, trained, report, largest, run)
     if (reason := reason_to_read_whole(model, width)) is not None:
         report(f"prompts are read whole and not shared: {reason}")
-    return TorchRunner(model, num_rows, width, media_bytes, media_room=room)
+    return TorchRunner(model, settings.max_num_seqs, width, media_bytes, media_room=room)
 
 
 def start_alone(model: Any, settings: WorkerSettings, context: int, report: Report, largest: Largest) -> AloneRunner:
     """Return a runner of one request at a time; raises LoadError with advice if the largest doesn't fit."""
 
-    def run(width: int, prompts: Sequence[Prompt]) -> Callable[[], None]:
+    def run(num_rows: int, width: int, prompts: Sequence[Prompt]) -> Callable[[], None]:
         return lambda: try_alone(AloneRunner(model, width), prompts)
 
-    budget = _open(model, settings, 1, lambda width: {})
+    budget = _open(model, settings, 1, lambda num_rows, width: {})
     width, room = _share_out(model, settings, budget, context, report, largest, run)
     return AloneRunner(model, width, media_room=room)
 
 
-def _open(model: Any, settings: WorkerSettings, num_rows: int, pools: Callable[[int], ByDevice]) -> Budget:
-    devices = dict.fromkeys((model.device, *pools(0), *weight_bytes(model)))
+def _open(model: Any, settings: WorkerSettings, num_rows: int, pools: PoolBytes) -> Budget:
+    devices = dict.fromkeys((model.device, *pools(1, 1), *weight_bytes(model)))
     return Budget(
         spaces={device: find_space(device) for device in devices},
         share=settings.gpu_memory_utilization,
         num_rows=num_rows,
         pool_bytes=pools,
-        media_bytes=lambda width: _media_bytes(model, settings.media_cache_bytes, width),
+        media_bytes=partial(_media_bytes, model, settings.media_cache_bytes),
     )
 
 
@@ -76,15 +78,16 @@ def _share_out(
     model: Any, settings: WorkerSettings, budget: Budget, trained: int, report: Report, largest: Largest, run: Run
 ) -> tuple[int, MediaRoom]:
     """Return how long rows are, and what is left for media that wait; raises LoadError if they are to be longer."""
-    wanted = settings.max_model_len or trained
-    meter = Meter(budget.spaces)
+    wanted, meter = settings.max_model_len or trained, Meter(budget.spaces)
+    least = min(LEAST_CONTEXT, wanted)
+    num_tried = max(1, budget.most_rows(None, least))  # all of them, unless even their cache alone is too large
 
     def measure(width: int) -> Trial:
         prompts = largest(width - 1)
-        return Trial(width, meter.peak(run(width, prompts)), *_seen(prompts))
+        return Trial(num_tried, width, _measured(meter, run(num_tried, width, prompts)), *_seen(prompts))
 
     report("trying the largest request")
-    trial = find_widest(budget, measure, LEAST_CONTEXT, wanted)
+    trial = find_widest(budget.with_rows(num_tried), measure, least, wanted)
     if not budget.fits(trial, trial.width) or (settings.max_model_len and trial.width < wanted):
         raise LoadError(_advice(budget, trial, wanted))
     if trial.width < wanted:
@@ -95,18 +98,27 @@ def _share_out(
     return trial.width, _media_room(settings, budget, trial)
 
 
+def _measured(meter: Meter, action: Callable[[], None]) -> ByDevice:
+    try:
+        return meter.peak(action)
+    except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
+        if not is_out_of_memory(error):
+            raise
+        raise LoadError(
+            "the largest request finds no memory beside the weights: lower --max_num_batched_tokens, --max_num_seqs "
+            "or --max_model_len, or take a smaller model"
+        ) from error
+
+
 def _advice(budget: Budget, trial: Trial, wanted: int) -> str:
     """Return why rows of that many tokens don't fit, and what would."""
     device = min(budget.spaces, key=lambda device: budget.over(device, trial, wanted))
     needed = budget.left(device) - budget.over(device, trial, wanted)
-    mends = {
-        "--max_model_len": budget.widest(trial, wanted),
-        "--max_num_seqs": budget.most_rows(trial, wanted),
-    }
+    mends = {"--max_model_len": budget.widest(trial, wanted), "--max_num_seqs": budget.most_rows(trial, wanted)}
     named = " or ".join(f"{name} {most}" for name, most in mends.items() if most)
     return (
         f"{budget.num_rows} sequences of {wanted} tokens take up to {amount(needed)} beside the weights, and "
-        f"--gpu_memory_utilization {budget.share:g} leaves {amount(max(0, budget.left(device)))} of {device} for them: "
+        f"--gpu_memory_utilization {budget.share:g} leaves {amount(budget.left(device))} of {device} for them: "
         + (f"set {named} or less" if named else "take a smaller model, or more memory")
     )
 
@@ -121,8 +133,8 @@ def _media_room(settings: WorkerSettings, budget: Budget, trial: Trial) -> Media
     """Return what media that wait, or may be read again, have of the host's memory: on the CPU what nobody else has."""
     most = trial.most_at_once or max(trial.feature_bytes, settings.max_decoded_bytes)
     host = torch.device("cpu")
-    if (device := next(iter(budget.spaces))) == host:
-        left = budget.over(device, trial, trial.width) + trial.feature_bytes
+    if budget.first == host:
+        left = budget.over(host, trial, trial.width) + trial.feature_bytes
     else:
         left = find_space(host).left(budget.share)
     return MediaRoom(total_bytes=max(left, most), most_bytes=most)

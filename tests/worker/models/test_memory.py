@@ -1,16 +1,37 @@
-"""How long a context a worker offers."""
+"""How long a context a worker offers, and what it has found out for that."""
+
+from functools import partial
 
 import pytest
 
-from tests.worker.models.golden import golden_model, settings
+from tests.worker.models.golden import generate, golden_model, sequence, settings
+from worker.engine.meter import Space
+from worker.engine.runner import MediaStats
+from worker.engine.torch_runner import TorchRunner
+from worker.engine.trial import try_rows
+from worker.models import memory
 from worker.models.family import LoadError
+from worker.models.internvl2_media import largest_prompt
 from worker.models.memory import start_runner
+
+MIB = 2**20
+
+
+def largest_of(model):
+    return partial(largest_prompt, model.tiler.size, model.vocabulary.control_ids["<IMG_CONTEXT>"], model.tile_length)
 
 
 def start(trained, **given):
     words = []
-    network = golden_model().runner._model
-    return start_runner(network, settings(**given), trained, words.append), words
+    model = golden_model()
+    options = settings(media_cache_bytes=0, **given)
+    return start_runner(model.runner._model, options, trained, words.append, largest_of(model)), words
+
+
+@pytest.fixture
+def small_device(monkeypatch):
+    """A device with little memory, all of it free."""
+    monkeypatch.setattr(memory, "find_space", lambda device: Space(total_bytes=200 * MIB, free_bytes=200 * MIB))
 
 
 def test_context_is_the_models_own_where_it_fits():
@@ -18,15 +39,52 @@ def test_context_is_the_models_own_where_it_fits():
 
     assert runner.max_model_len == 3000
     assert not any("context" in said for said in words)
+    assert "cache of 2 x 3000 tokens 4.4 MiB" in words[-1]
 
 
-def test_context_is_cut_to_what_fits_and_the_operator_is_told():
-    runner, words = start(trained=10**8, max_num_seqs=4)
+def test_context_is_cut_to_what_fits_and_the_operator_is_told(small_device):
+    runner, words = start(trained=10**6, max_num_seqs=64)
 
-    assert 2048 < runner.max_model_len < 10**8
-    assert str(runner.max_model_len) in words[0]
+    assert 2048 <= runner.max_model_len < 200 * MIB * 0.9 / (64 * 768)
+    assert any(f"cut from 1000000 to {runner.max_model_len} tokens" in said for said in words)
 
 
-def test_context_that_was_asked_for_is_never_cut():
-    with pytest.raises(LoadError, match=r"set --max_model_len \d+ or"):
-        start(trained=10**8, max_num_seqs=4, max_model_len=10**8)
+def test_the_share_is_obeyed(small_device):
+    fitting, _ = start(trained=10**6, max_num_seqs=64, gpu_memory_utilization=1.0)
+    less, _ = start(trained=10**6, max_num_seqs=64, gpu_memory_utilization=0.8)
+
+    assert less.max_model_len < fitting.max_model_len
+
+
+@pytest.mark.parametrize("given", [{"max_num_seqs": 64, "max_model_len": 10**6}, {"max_num_seqs": 10**4}])
+def test_context_that_was_asked_for_is_never_cut_and_the_error_says_what_fits(small_device, given):
+    with pytest.raises(LoadError, match=r"set (--max_model_len \d+ or )?(--max_num_seqs \d+ )?or less") as refused:
+        start(trained=given.get("max_model_len", 2048), **given)
+
+    named = dict(option.split() for option in str(refused.value).partition(" set ")[2].split(" or ")[:-1])
+    for option, most in named.items():
+        start(trained=2048, **given | {option.removeprefix("--"): int(most)})
+
+
+def test_the_trial_takes_more_than_any_smaller_one_and_next_to_nothing_for_rows():
+    model = golden_model()
+    rows = TorchRunner(model.runner._model, 10**4, 10**6, allocate=memory.overlaid)
+
+    assert sum(layer.keys.untyped_storage().nbytes() for layer in rows._cache.layers) < 2**30
+
+
+def test_the_trial_leaves_no_trace():
+    model = golden_model()
+    prompts = largest_of(model)(2047)
+    before = sequence(prompts[0], temperature=0.8)
+    generate(model.runner, before)
+
+    tried = TorchRunner(model.runner._model, 2, 2048, allocate=memory.overlaid)
+    try_rows(tried, prompts, num_rows=2, budget=512)
+    after = sequence(prompts[0], temperature=0.8)
+    started, _ = start(trained=2048, max_num_seqs=2)
+    generate(started, after)
+
+    assert before.token_ids == after.token_ids
+    assert tried.media_stats.misses == 1
+    assert start(trained=2048, max_num_seqs=2)[0].media_stats == MediaStats()

@@ -353,6 +353,8 @@ STEPPED = _named(
 )  # fmt: skip
 ALONE = _named(bloom, t5gemma2)
 FAMILIES = STEPPED | ALONE
+SHORT = {"bloom": 512}
+"""Contexts of models whose own would take gigabytes: they read prompts whole, and keep what every pair of tokens is."""
 CALLERS = _named(caller, special_caller)
 """Whose templates know tools."""
 
