@@ -64,11 +64,19 @@ class Specimens:
             return None
         pieces = self._prompt(least, length).pieces
         at_once = _LEAST_AT_ONCE if not all(piece.features for piece in pieces) else 1
-        size, length = self._grow(kind, (LEAST, length), max(num_tokens // at_once, length))
-        two = self._render(kind, size, 2)
-        each = _length(two) - length if two is not None else num_tokens
-        inputs = self._render(kind, size, 1 + (num_tokens - length) // each)
+        size, _ = self._grow(kind, (LEAST, length), max(num_tokens // at_once, length))
+        inputs = self._render(kind, size, self._count(kind, size, num_tokens))
+        if inputs is None or _length(inputs) > num_tokens:
+            inputs = self._render(kind, size, 1)
         return None if inputs is None else self._prompt(inputs, num_tokens)
+
+    def _count(self, kind: MediaKind, size: Size, num_tokens: int) -> int:
+        """Return how many media of that size a prompt has room for, and a request's limit of bytes."""
+        one, two = self._render(kind, size, 1), self._render(kind, size, 2)
+        if one is None or two is None or (each := _length(two) - _length(one)) <= 0:
+            return 1
+        by_bytes = self.limits.max_decoded_bytes // self._prompt(one, _length(one)).feature_bytes
+        return max(1, min(1 + (num_tokens - _length(one)) // each, by_bytes))
 
     def _grow(self, kind: MediaKind, least: Measured, room: int) -> Measured:
         """Return the largest size whose prompt has at most `room` tokens; of a clip first the side, then the frames."""

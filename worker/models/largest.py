@@ -36,10 +36,10 @@ def text_prompt(num_tokens: int, **more: Any) -> Prompt:
 
 
 def media_prompt(num_tokens: int, placeholder: int, length: int, see: See, **more: Any) -> Prompt:
-    """Return a prompt of that length that ends in as many media as fit, of `length` tokens each."""
-    count = num_tokens // length
-    begin = num_tokens - count * length
+    """Return a prompt of that length that ends in as many media as fit, of `length` tokens each, and a word."""
+    count, end = (num_tokens - 1) // length, num_tokens - 1
+    begin = end - count * length
     filler = 0 if placeholder else 1
-    token_ids = [filler] * begin + [placeholder] * (num_tokens - begin)
-    seen = see(token_ids, range(begin, num_tokens), count) if count else {}
+    token_ids = [filler] * begin + [placeholder] * (end - begin) + [filler]
+    seen = see(token_ids, range(begin, end), count) if count else {}
     return Prompt(token_ids=tuple(token_ids), tokenizer=Mute(), **seen, **more)

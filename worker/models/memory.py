@@ -29,6 +29,9 @@ from worker.settings import WorkerSettings
 LEAST_CONTEXT = 2048
 """A shorter context than this is the operator's to choose."""
 
+_CAUTION = 0.9
+"""Of what fits now is named as what will: the next start won't find quite as much memory free."""
+
 Report = Callable[[str], None]
 Run = Callable[[int, int, Sequence[Prompt]], Callable[[], None]]
 """Makes a runner for so many rows of so many tokens, and returns what reads the prompts with it."""
@@ -115,7 +118,7 @@ def _advice(budget: Budget, trial: Trial, wanted: int) -> str:
     device = min(budget.spaces, key=lambda device: budget.over(device, trial, wanted))
     needed = budget.left(device) - budget.over(device, trial, wanted)
     mends = {"--max_model_len": budget.widest(trial, wanted), "--max_num_seqs": budget.most_rows(trial, wanted)}
-    named = " or ".join(f"{name} {most}" for name, most in mends.items() if most)
+    named = " or ".join(f"{name} {int(most * _CAUTION)}" for name, most in mends.items() if int(most * _CAUTION))
     return (
         f"{budget.num_rows} sequences of {wanted} tokens take up to {amount(needed)} beside the weights, and "
         f"--gpu_memory_utilization {budget.share:g} leaves {amount(budget.left(device))} of {device} for them: "
