@@ -32,12 +32,12 @@ def command(*options):
 
 @pytest.fixture(scope="module")
 def long_checkpoint(tmp_path_factory):
-    """A tiny Qwen2-VL whose context is longer than its worker has memory for."""
+    """A tiny Llama whose context is longer than its worker has memory for."""
     from tests.worker.models import tiny
 
-    directory = tiny.write_checkpoint("qwen2vl", tmp_path_factory.mktemp("long"))
+    directory = tiny.write_checkpoint("llama", tmp_path_factory.mktemp("long"))
     config = json.loads((directory / "config.json").read_text())
-    config["text_config"]["max_position_embeddings"] = 2**20
+    config["max_position_embeddings"] = 2**20
     (directory / "config.json").write_text(json.dumps(config))
     return directory
 
@@ -49,7 +49,7 @@ def stack(long_checkpoint):
         stack = Stack(server.url)
         try:
             stack.start_gateway()
-            stack.run(command(*GOLDEN, "--max_num_seqs", "150", "--max_model_len", "2048"))
+            stack.run(command(*GOLDEN, "--max_num_seqs", "140", "--max_model_len", "2048"))
             long = ("--model_id_or_path", str(long_checkpoint), "--served_model_name", "long")
             stack.run(command(*long, *LITTLE, "--max_num_batched_tokens", "4096"))
             stack.wait_for_models("golden", "long")

@@ -4,7 +4,8 @@ What everything else takes is found out by a trial of the largest request, befor
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -86,8 +87,9 @@ def _share_out(
     num_tried = max(1, budget.most_rows(None, least))  # all of them, unless even their cache alone is too large
 
     def measure(width: int) -> Trial:
-        prompts = largest(width - 1)
-        return Trial(num_tried, width, _measured(meter, run(num_tried, width, prompts)), *_seen(prompts))
+        with _finding_memory():
+            prompts = largest(width - 1)
+            return Trial(num_tried, width, meter.peak(run(num_tried, width, prompts)), *_seen(prompts))
 
     report("trying the largest request")
     trial = find_widest(budget.with_rows(num_tried), measure, least, wanted)
@@ -101,15 +103,17 @@ def _share_out(
     return trial.width, _media_room(settings, budget, trial)
 
 
-def _measured(meter: Meter, action: Callable[[], None]) -> ByDevice:
+@contextmanager
+def _finding_memory() -> Iterator[None]:
+    """Say what is too large if not even the trial finds memory."""
     try:
-        return meter.peak(action)
+        yield
     except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
         if not is_out_of_memory(error):
             raise
         raise LoadError(
-            "the largest request finds no memory beside the weights: lower --max_num_batched_tokens, --max_num_seqs "
-            "or --max_model_len, or take a smaller model"
+            "the largest request finds no memory beside the weights: lower --max_num_batched_tokens, --max_num_seqs, "
+            "--max_model_len, or what media may be (--max_image_pixels, --max_video_pixels), or take a smaller model"
         ) from error
 
 
