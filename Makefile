@@ -4,6 +4,9 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH := 2.13.0
 
+# Whoever keeps Python from writing down what it compiled compiles it anew for each of hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults soak mutants fuzz check bench bench-peers compose-test lock clean
 
