@@ -11,6 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test faults soak mutants fuzz check bench bench-peers compose-test lock clean
 
 LITELLM := build/litellm/installed
+TESTERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BENCHMARKS := queue gateway engine price growth
 
 help:  ## list the targets
@@ -20,8 +21,9 @@ demo: $(INSTALLED)  ## serve the small model that comes with Baton and print a c
 	@$(BIN)/baton deploy --model_type demo
 
 test: $(INSTALLED) $(LITELLM)  ## run the tests
-	# The tests' models are so small that threads only wait for each other; a file's servers start once.
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile
+	# The tests' models are so small that threads only wait for each other. Tests wait as well, for leases to end and
+	# processes to start; one more of them than there are cores keeps the cores busy meanwhile.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 faults: $(INSTALLED)  ## break everything twenty times under a mixed load, and say what it cost
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults --rounds 20

@@ -7,12 +7,23 @@ import pytest
 from redis.asyncio import Redis
 
 from baton.embedded import EmbeddedRedis
+from tests.schedule import Schedule, place
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the faults are played; `make faults` and `make soak` ask for more."""
     parser.addoption("--rounds", type=int, default=1, help="how often each fault strikes")
     parser.addoption("--soak_s", type=float, default=6.0, help="how long faults follow each other")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Schedule | None:
+    """Hand tests out by the servers they share, where they would be handed out by files."""
+    return Schedule(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put them into the order in which they are handed out."""
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session", autouse=True)
