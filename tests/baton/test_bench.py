@@ -88,6 +88,7 @@ def test_figures_are_shown_as_a_table_and_a_plot(loaded: str) -> None:
     assert "█" in ran.stdout
 
 
+@pytest.mark.timeout(600)  # whoever comes first starts the workers
 def test_pictures_and_clips_are_drawn_and_understood(api_url: str) -> None:
     media = ("--images=1", "--image_size=64x48", "--videos=1", "--video_s=0.5", "--video_size=64x48")
 
