@@ -88,5 +88,5 @@ def _add_documents(app: FastAPI) -> None:
     app.openapi = cache(lambda: describe(app))  # type: ignore[method-assign]  # as FastAPI's own guide replaces it
     page = cache(lambda: HTMLResponse(render(app.openapi()), headers=HEADERS))
     document = cache(lambda: JSONResponse(app.openapi()))
-    app.add_route("/docs", lambda _: page(), include_in_schema=False)
-    app.add_route("/openapi.json", lambda _: document(), include_in_schema=False)
+    app.add_api_route("/docs", lambda: page(), include_in_schema=False)
+    app.add_api_route("/openapi.json", lambda: document(), methods=["GET", "HEAD"], include_in_schema=False)
