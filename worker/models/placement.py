@@ -42,15 +42,17 @@ def place(model: Any, placement: Placement) -> None:
 
 def spread(model: nn.Module, layers: nn.ModuleList, placement: Placement) -> list[torch.device]:
     """Return each layer's device, in order: equal shares of bytes, of which the first has all that is no layer."""
-    sizes = [_num_bytes(layer) for layer in layers]
-    taken = float(_num_bytes(model) - sum(sizes))
-    sizes = [size * placement.shrinkage for size in sizes]
-    share, last = (taken + sum(sizes)) / len(placement.devices), len(placement.devices) - 1
-    homes = []
+    unquantised = [_num_bytes(layer) for layer in layers]
+    sizes = [size * placement.shrinkage for size in unquantised]
+    held = float(_num_bytes(model) - sum(unquantised))
+    rest, waiting = held + sum(sizes), list(placement.devices)
+    homes: list[torch.device] = []
     for size in sizes:
-        homes.append(placement.devices[min(int((taken + size / 2) / share), last)])
-        taken += size
-    return [placement.devices[0], *homes[1:]]
+        if homes and len(waiting) > 1 and held + size / 2 > rest / len(waiting):
+            rest, held, waiting = rest - held, 0.0, waiting[1:]
+        homes.append(waiting[0])
+        held += size
+    return homes
 
 
 def connect(layers: nn.ModuleList, homes: list[torch.device]) -> None:
