@@ -54,7 +54,7 @@ def main():
     _setup_privateuseone_for_python_backend("pretend")
     devices = tuple(torch.device("pretend", index) for index in range(2))
     torch.tensor, nn.Module.to = blank, move
-    worker.engine.cache.free_bytes = lambda device: 2**40
+    worker.engine.cache.free_bytes = lambda device: 2**40  # nobody knows how much a pretended device has
     model_class, config, _ = tiny.llama(600)
     with FakeTensorMode(), Strict(), torch.inference_mode():
         model = model_class(config).eval()
@@ -62,10 +62,11 @@ def main():
         runner = TorchRunner(model, 4, 64)
         names = [f"model.layers.{index}.mlp.up_proj" for index in (0, 3)]
         runner.adapters.put(1, {name: change(model.get_submodule(name)) for name in names})
-        runner.adapters.select([0, 1, 1])
-        positions, mask = runner._cache.step(3)
-        ids = torch.zeros((3, 1), dtype=torch.long, device=devices[0])
-        output = model(input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=runner._cache)
+        runner.adapters.select([1])
+        for _ in range(2):  # from the beginning, and behind it
+            positions, mask = runner._cache.extend(0, 3)
+            ids = torch.zeros((1, 3), dtype=torch.long, device=devices[0])
+            output = model(input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=runner._cache)
         assert [layer.keys.device.index for layer in runner._cache.layers] == [0, 1, 1, 1]
         assert output.logits.device == devices[0]
 
