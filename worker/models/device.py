@@ -73,7 +73,7 @@ def choose_dtype(name: str, devices: tuple[torch.device, ...]) -> torch.dtype:
 
 def _has_bf16(device: torch.device) -> bool:
     with torch.cuda.device(device):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def _describe(device: torch.device) -> str:

@@ -6,7 +6,6 @@ Every format keeps weights only: what a row computes depends on no other row.
 from collections.abc import Iterator
 from enum import StrEnum
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 from torch import nn
@@ -110,7 +109,7 @@ def _nf4(linear: nn.Linear) -> nn.Module:
 
     weight = linear.weight.data
     blocks = Params4bit(weight, compress_statistics=True, quant_type="nf4").to(weight.device)
-    quantized: Any = Linear4bit(linear.in_features, linear.out_features, False, weight.dtype, device="meta")
+    quantized: nn.Module = Linear4bit(linear.in_features, linear.out_features, False, weight.dtype, device="meta")
     quantized.weight, quantized.bias = blocks, linear.bias
     return quantized
 
