@@ -6,6 +6,7 @@ Every format keeps weights only: what a row computes depends on no other row.
 from collections.abc import Iterator
 from enum import StrEnum
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
@@ -109,8 +110,10 @@ def _nf4(linear: nn.Linear) -> nn.Module:
 
     weight = linear.weight.data
     blocks = Params4bit(weight, compress_statistics=True, quant_type="nf4").to(weight.device)
-    quantized: nn.Module = Linear4bit(linear.in_features, linear.out_features, False, weight.dtype, device="meta")
-    quantized.weight, quantized.bias = blocks, linear.bias
+    layer: Any = Linear4bit(linear.in_features, linear.out_features, False, weight.dtype, device="meta")
+    layer.weight, layer.bias = blocks, linear.bias
+    layer.support_avx512bf16_for_cpu = False  # its kernel computes in bf16 whatever is asked
+    quantized: nn.Module = layer
     return quantized
 
 
