@@ -11,6 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test faults soak mutants fuzz check bench bench-peers compose-test lock clean
 
 LITELLM := build/litellm/installed
+QUANTIZATION := build/quantization/installed
 TESTERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BENCHMARKS := queue gateway engine price growth
 
@@ -20,7 +21,7 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## serve the small model that comes with Baton and print a curl to ask it
 	@$(BIN)/baton deploy --model_type demo
 
-test: $(INSTALLED) $(LITELLM)  ## run the tests
+test: $(INSTALLED) $(LITELLM) $(QUANTIZATION)  ## run the tests
 	# The tests' models are so small that threads only wait for each other. Tests wait as well, for leases to end and
 	# processes to start; one more of them than there are cores keeps the cores busy meanwhile.
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
@@ -54,7 +55,7 @@ compose-test:  ## build the images and try compose.yaml for real, where Docker i
 lock:  ## write constraints.txt anew: the newest of what pyproject.toml allows, except for torch
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet torch==$(TORCH) '.[dev]'
+	build/lock/bin/pip install --quiet torch==$(TORCH) '.[dev,quantization]'
 	build/lock/bin/pip freeze --exclude baton | grep -vE '^(nvidia|cuda|triton)' | sed -E 's/\+[a-z0-9.]+$$//' > constraints.txt
 	rm -rf build/lock
 
@@ -72,4 +73,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(LITELLM): tests/clients/litellm.txt
 	$(PYTHON) -m venv build/litellm
 	build/litellm/bin/pip install --disable-pip-version-check --quiet --no-compile --no-deps -r $<
+	@touch $@
+
+# Wherever torchao is installed, transformers imports it (a second in each process), so that its tests have it apart.
+$(QUANTIZATION): pyproject.toml constraints.txt | $(INSTALLED)
+	rm -rf build/quantization
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -c constraints.txt --target build/quantization bitsandbytes torchao
 	@touch $@

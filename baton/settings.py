@@ -16,6 +16,7 @@ class DeploySettings(ApiSettings, WorkerSettings):
     """Serve one model on this machine: a gateway, workers, and a Redis of its own unless one is named."""
 
     aliases: ClassVar[dict[str, str]] = ApiSettings.aliases | WorkerSettings.aliases
+    replaced: ClassVar[dict[str, str]] = WorkerSettings.replaced
 
     workers: int | None = Field(None, gt=0, description="Number of workers; one per visible GPU, or one, if unset.")
 

@@ -53,7 +53,8 @@ class AdapterSlots:
         try:
             for name, change in changes.items():
                 if name not in self._layers:
-                    self._layers[name] = _Layer(self.network.get_submodule(name), self._selection)
+                    linear = self.network.get_submodule(name)
+                    self._layers[name] = _Layer(linear, self.network.dtype, self._selection)
                 self._layers[name].put(slot, change)
             for layer in self._layers.values():
                 layer.grow(slot + 1, rank=0)
@@ -82,11 +83,14 @@ class AdapterSlots:
 class _Layer:
     """One linear layer's changes in all slots, stacked; ranks that are smaller end in zeros."""
 
-    def __init__(self, linear: nn.Linear, selection: _Selection) -> None:
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype, selection: _Selection) -> None:
+        """Take the layer as it is; `dtype` is what one computes in whose weights are quantised."""
         self._selection = selection
         self._filled: set[int] = set()
-        self._a = linear.weight.new_zeros(1, 0, linear.in_features)  # [slots, rank, in]
-        self._b = linear.weight.new_zeros(1, linear.out_features, 0)  # [slots, out, rank]
+        weight = linear.weight
+        given: Any = {"dtype": weight.dtype if weight.is_floating_point() else dtype, "device": weight.device}
+        self._a = torch.zeros(1, 0, linear.in_features, **given)  # [slots, rank, in]
+        self._b = torch.zeros(1, linear.out_features, 0, **given)  # [slots, out, rank]
         self._hook = linear.register_forward_hook(self._add)
 
     @property
@@ -121,5 +125,6 @@ class _Layer:
         """Add each row's change; rows lie in the first dimension, of which one sequence's prefill is a single one."""
         if (slots := self._selection.slots) is None:
             return None
+        slots = slots.to(self._a.device)  # of layers on several devices
         rows = arguments[0].reshape(len(slots), -1, arguments[0].shape[-1])
         return output + (rows @ self._a[slots].mT @ self._b[slots].mT).view_as(output)

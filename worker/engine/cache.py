@@ -70,7 +70,7 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
 
     def step(self, rows: slice, positions: torch.Tensor, width: int) -> None:
         """Tell where the next update writes, by row, shape [rows, tokens]; the view ends before `width`."""
-        self._rows, self._positions, self._width = rows, positions, width
+        self._rows, self._positions, self._width = rows, positions.to(self.keys.device), width
 
     def put(self, row: int, layer: Any) -> None:
         """Copy a prefilled layer's only row."""

@@ -24,7 +24,7 @@ from worker.engine.prompt import Prompt, Tokenizer
 from worker.engine.runner import Runner
 from worker.engine.torch_runner import TorchRunner
 from worker.models.adapter import read_adapter
-from worker.models.device import choose_device, choose_dtype, describe
+from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.generic_media import Medium, Wishes, decode, modalities, read_wishes
 from worker.models.generic_network import load_network, read_architecture
@@ -34,6 +34,7 @@ from worker.models.generic_tools import call_fields, find_format, showing_calls,
 from worker.models.generic_variables import read_variables
 from worker.models.memory import start_runner
 from worker.models.piece import bytes_of, spells_bytes
+from worker.models.placement import place
 from worker.models.timebox import OutOfTime, timebox
 from worker.models.tuned import merge_changes
 from worker.models.turn import split_open
@@ -257,13 +258,13 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
     check_context(settings.max_model_len, context)
     processor = read_processor(checkpoint.directory)
     tokenizer = getattr(processor, "tokenizer", processor)
-    device = choose_device()
-    dtype = choose_dtype(settings.dtype, device)
+    placement = choose_placement(settings)
     report(f"loading {architecture.model_class.__name__}")
-    model = load_network(checkpoint.directory, architecture, dtype, device)
+    model = load_network(checkpoint.directory, architecture, placement)
     if checkpoint.adapter is not None:
         changes = read_adapter(checkpoint.adapter, open_adapter(checkpoint.adapter))
         merge_changes(model, changes, str(checkpoint.adapter))
+    place(model, placement)
     obstacle = architecture.obstacle
     runner = _start(model, obstacle, settings, context, report)
     decoder = AnswerTokenizer(deepcopy(tokenizer))  # the engine's thread reads while others write
@@ -272,7 +273,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
             modalities=modalities(processor),
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
-            device=describe(device),
+            device=str(placement),
             digest=checkpoint.digest,
             has_system=False,
             max_num_seqs=None if obstacle is None else 1,
@@ -287,7 +288,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
         stop_token_ids=_stop_token_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
         counts_prompt=not model.config.is_encoder_decoder,
         config=model.config,
-        dtype=dtype,
+        dtype=placement.dtype,
         system=checkpoint.system,
     )
 

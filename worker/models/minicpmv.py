@@ -17,7 +17,7 @@ from worker.checkpoint import check_context, locate, read_json, read_sampling
 from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
-from worker.models.device import choose_device, choose_dtype, describe
+from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.memory import start_runner
 from worker.models.minicpmv_config import translate_config
@@ -145,16 +145,16 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> MiniCPMV:
     config = translate_config(original, vocabulary.control_ids[PLACEHOLDER.token])
     trained = config.text_config.max_position_embeddings
     check_context(settings.max_model_len, trained)
-    device = choose_device()
+    placement = choose_placement(settings)
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
-    model = build_native(Network, config, weights, choose_dtype(settings.dtype, device), device)
+    model = build_native(Network, config, weights, placement)
     runner = start_runner(model, settings, trained, report)
     return MiniCPMV(
         facts=ModelFacts(
             modalities=entry.modalities,
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
-            device=describe(device),
+            device=str(placement),
             digest=checkpoint.digest,
             system=checkpoint.system or dialect.system,
         ),
