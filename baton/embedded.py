@@ -29,19 +29,20 @@ class EmbeddedRedis:
         """
         self.port = free_port()
         self._stack = ExitStack()
-        program = redis_executable()
+        program, locks = redis_executable(), list[int]()
         if directory is None:
-            place, lock = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="baton-redis-")), ()
+            place = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="baton-redis-"))
         else:
-            place, lock = str(directory), (self._stack.enter_context(claimed(directory)),)
+            place = str(directory)
+            locks.append(self._stack.enter_context(claimed(directory)))
         self._process = subprocess.Popen(
             leash(
                 *(program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", place, "--save", ""),
-                *("--appendonly", "yes" if lock else "no", "--appendfsync", "everysec", "--loglevel", "warning"),
+                *("--appendonly", "yes" if locks else "no", "--appendfsync", "everysec", "--loglevel", "warning"),
             ),
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C in the terminal must reach the workers before it
-            pass_fds=lock,
+            pass_fds=locks,
             umask=0o077,
         )
         self._wait()

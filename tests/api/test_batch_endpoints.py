@@ -100,7 +100,7 @@ async def test_lines_are_answered_as_the_route_responds_and_are_stored_as_there(
     with pytest.raises(Exception, match="There is no response"):
         await client.responses.retrieve(answers["unkept"]["response"]["body"]["id"])
     told = {name: line["response"]["body"]["error"]["param"] for name, line in refusals.items()}
-    assert told == {"later": "background", "odd": "input[0].content[0].type"}
+    assert told == {"later": "background", "odd": "input[0].content[0]"}
 
 
 async def test_lines_of_a_dead_gateway_are_gone_on_with_and_cancelled(own_gateway, gateway, client, worker, broker):
