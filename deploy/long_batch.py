@@ -5,8 +5,8 @@ import time
 import urllib.request
 from typing import Any
 
-NUM_LINES = 120
-NUM_TOKENS = 20
+NUM_LINES = 300
+NUM_TOKENS = 60
 TIMEOUT_S = 300.0
 _BOUNDARY = "batch-boundary"
 _ENDPOINT = "/v1/chat/completions"
