@@ -7,8 +7,12 @@ import httpx2
 import pytest
 from openai import APIError
 
+from api.together import together
 from baton import XRequestConfig, inference_client
 from shared import keys
+from shared.errors import ServerStopping
+from shared.events import TextDelta
+from shared.job import JobId
 from tests.api.conftest import MODEL, GatewayProcess, asking, connect, served, until
 from tests.api.test_completions import complete, scored, take_all, text_of
 
@@ -121,3 +125,22 @@ async def delivered(gateway: GatewayProcess) -> bool:
     async with httpx2.AsyncClient(trust_env=False) as http:
         metrics = (await http.get(f"{gateway.url}/metrics")).text
     return 'baton:time_to_first_token_seconds_count{model_name="parrot"} 1.0' in metrics
+
+
+async def test_streams_that_are_all_told_to_stop_are_heard_to_their_ends():
+    """Whichever was closed before it heard of it would cancel its job."""
+    ends = []
+
+    async def stream(*texts):
+        try:
+            for text in texts:
+                yield [TextDelta(job_id=JobId("a"), attempt=1, seq=1, text=text, token_ids=())]
+            raise ServerStopping("stopping")
+        except BaseException as error:
+            ends.append(type(error))
+            raise
+
+    with pytest.raises(ServerStopping):
+        [events async for events in together([stream(), stream("a", "b")])]
+
+    assert ends == [ServerStopping, ServerStopping]
