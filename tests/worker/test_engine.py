@@ -16,6 +16,12 @@ from worker.engine.thread import EngineThread
 from worker.engine.token import Scored, Token
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "overlapped"], autouse=True)
+def overlaps(request, monkeypatch):
+    """Each test with the tokens of a step taken at once, and only after the next one was launched."""
+    monkeypatch.setattr(CountingRunner, "overlaps", request.param)
+
+
 def sequence(sequence_id: str, max_tokens: int, *, stop_token_id: int = -1, token_ids=()) -> Sequence:
     prompt = Prompt(token_ids=(7, 7, 7), tokenizer=Numbers(), stop_token_ids=frozenset({stop_token_id}))
     return Sequence(sequence_id, prompt, SamplingParams(), max_tokens, token_ids)
@@ -213,10 +219,8 @@ def test_aborted_sequence_frees_its_row_at_once(victim):
 class ScoringRunner(CountingRunner):
     """Tells how likely each token is."""
 
-    def decode(self, sequences):
-        return [self._scored(token) for token in super().decode(sequences)]
-
-    def _scored(self, token):
+    def token(self, sequence):
+        token = super().token(sequence)
         return Token(token.id, -token.id / 100, (Scored(token.id, -token.id / 100),))
 
 
