@@ -11,6 +11,9 @@ class Numbers:
     def decode(self, token_ids):
         return "".join(f"{t} " for t in token_ids)
 
+    def answer_bytes(self, token_id):
+        return f"{token_id} ".encode()
+
 
 class CountingPrefill:
     def __init__(self, runner, sequence, row, num_cached):

@@ -90,6 +90,23 @@ def test_steps_that_overlap_say_what_steps_in_order_say(case):
     assert case.answers(overlaps=True) == case.expected
 
 
+def test_rows_that_fill_a_bucket_leave_what_rests_there_alone(internvl2):
+    first, *others = internvl2.prompts[:4]
+    engine, known = Engine(new_runner(internvl2.model, capture=rerun), 4), sequence(first, "first")
+    for rows in ([known], [sequence(prompt, f"{index}") for index, prompt in enumerate(others)]):
+        for row in rows:
+            engine.add(row)
+        while engine.has_work:
+            engine.step()
+    again = sequence(first, "again")
+    engine.add(again)
+    while engine.has_work:
+        engine.step()
+
+    assert again.num_cached_tokens == len(first.token_ids) - 1
+    assert again.token_ids == known.token_ids
+
+
 def random_changes(network, seed):
     dice = torch.Generator().manual_seed(seed)
     linears = {name: m for name, m in network.named_modules() if name.endswith(("q_proj", "down_proj"))}
