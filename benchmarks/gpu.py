@@ -65,7 +65,7 @@ class Bench:
         return f"{(self.read_weights + rows * length * self.bytes_per_token) / step_s / self.bytes_per_s:.0%}"
 
 
-def decode(bench: Bench, rows: int, *, has_graphs: bool, overlaps: bool) -> tuple[float, TorchRunner]:
+def decode(bench: Bench, rows: int, *, has_graphs: bool, overlaps: bool) -> float:
     """Return tokens/s of running rows, without the reading of their prompts."""
     runner = bench.runner(rows, has_graphs=has_graphs, overlaps=overlaps)
     engine, size = Engine(runner, rows, 2**20), bench.size
@@ -79,7 +79,7 @@ def decode(bench: Bench, rows: int, *, has_graphs: bool, overlaps: bool) -> tupl
     for _ in range(size.num_steps):
         engine.step()
     settle(bench.device)
-    return (_num_tokens(sequences) - num_before) / (time.perf_counter() - began_s), runner
+    return (_num_tokens(sequences) - num_before) / (time.perf_counter() - began_s)
 
 
 def _num_tokens(sequences: list[Any]) -> int:
@@ -90,7 +90,7 @@ def steps(bench: Bench) -> Iterator[tuple[object, ...]]:
     for rows in bench.size.rows:
         for has_graphs in (False, True):
             for overlaps in (False, True):
-                tokens_per_s, _ = decode(bench, rows, has_graphs=has_graphs, overlaps=overlaps)
+                tokens_per_s = decode(bench, rows, has_graphs=has_graphs, overlaps=overlaps)
                 way = "graphs" if has_graphs else "eager"
                 order = "launched ahead" if overlaps else "in order"
                 yield rows, way, order, f"{tokens_per_s:,.0f}", bench.share(rows, rows / tokens_per_s)
@@ -99,18 +99,24 @@ def steps(bench: Bench) -> Iterator[tuple[object, ...]]:
 def neighbours(bench: Bench) -> Iterator[tuple[object, ...]]:
     language = build_language(bench.network)
     for rows in bench.size.rows:
-        own, _ = decode(bench, rows, has_graphs=True, overlaps=True)
-        plain, batched = generate(bench, rows), generate_batch(bench, language, rows)
-        yield rows, f"{own:,.0f}", f"{plain:,.0f}", f"{own / plain:.1f}", f"{batched:,.0f}", f"{own / batched:.1f}"
+        own = decode(bench, rows, has_graphs=True, overlaps=True)
+        plain = generate(bench, rows)
+        told = (rows, f"{own:,.0f}", f"{plain:,.0f}", f"{own / plain:.1f}")
+        if bench.device.type == "cuda":
+            batched = generate_batch(bench, language, rows)
+            yield *told, f"{batched:,.0f}", f"{own / batched:.1f}"
+        else:  # it would take all memory for its pages
+            yield *told, "", ""
 
 
 def generate(bench: Bench, rows: int) -> float:
     """Return tokens/s of `generate()` for rows of one length; what it takes for one token is not counted."""
     ids = torch.tensor([ask(bench.size, index, 1).prompt.token_ids for index in range(rows)], device=bench.device)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": 0}
 
     def run(num_tokens: int) -> float:
         length = {"min_new_tokens": num_tokens, "max_new_tokens": num_tokens}
-        return time_s(lambda: bench.network.generate(input_ids=ids, do_sample=False, **length), bench.device, 1)
+        return time_s(lambda: bench.network.generate(**given, **length), bench.device, 1)
 
     return rows * bench.size.num_steps / (run(bench.size.num_steps + 1) - run(1))
 
@@ -145,7 +151,7 @@ def reading(bench: Bench) -> Iterator[tuple[object, ...]]:
 def waiting(bench: Bench) -> str:
     """Return whether a step waits for anything but its tokens, as CUDA itself says."""
     if bench.device.type != "cuda":
-        return "not checked: only CUDA says so"
+        return "was not checked, because only CUDA tells"
     runner = bench.runner(2, has_graphs=True, overlaps=True)
     asked = [ask(bench.size, index, 9) for index in range(2)]
     for row, sequence in enumerate(asked):
