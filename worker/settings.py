@@ -42,6 +42,7 @@ class WorkerSettings(Settings):
     max_num_seqs: int = Field(16, gt=0, description="Sequences decoded together in one step.")
     max_num_batched_tokens: int = Field(2048, gt=0, description="Most tokens read and decoded in one step.")
     enable_prefix_caching: bool = Field(True, description="Read no prompt's beginning again that a row still holds.")
+    enforce_eager: bool = Field(False, description="Decode without CUDA graphs.")
     media_cache_bytes: int = Field(2**28, ge=0, description="Memory for encoded media that may be asked for again.")
     lease_s: float = Field(3.0, gt=0, description="A worker silent for this long loses its jobs to another one.")
     step_timeout_s: float = Field(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from worker.engine.sequence import BASE
+from worker.engine.upload import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class AdapterSlots:
         self._layers: dict[str, _Layer] = {}
         self._selection = _Selection()
         self._fillings = Counter[int]()
+        self.version = 0
+        """Changes with anything in any slot: what was recorded before looks at weights that may be gone."""
 
     def identity(self, slot: int) -> Hashable:
         """Return what changes when a slot is filled with something else."""
@@ -50,6 +53,7 @@ class AdapterSlots:
     def put(self, slot: int, changes: Mapping[str, LowRank]) -> None:
         """Fill an empty slot with the changes by module name; raises RuntimeError if memory doesn't hold them."""
         self._fillings[slot] += 1
+        self.version += 1
         try:
             for name, change in changes.items():
                 if name not in self._layers:
@@ -64,6 +68,7 @@ class AdapterSlots:
 
     def clear(self, slot: int) -> None:
         """Empty a slot that no sequence uses any more; a layer that nothing changes any more runs as it was built."""
+        self.version += 1
         for name, layer in list(self._layers.items()):
             layer.clear(slot)
             if layer.is_empty:
@@ -77,7 +82,11 @@ class AdapterSlots:
             self._selection.slots = None
         else:
             chosen = distinct if len(distinct) == 1 else list(slots)
-            self._selection.slots = torch.tensor(chosen, device=self.network.device)
+            self._selection.slots = upload(chosen, torch.long, self.network.device)
+
+    def select_rows(self, slots: torch.Tensor | None) -> None:
+        """Say the same by a tensor on the device, shape [rows], whose numbers may change later; None is the base."""
+        self._selection.slots = slots
 
 
 class _Layer:

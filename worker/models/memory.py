@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from worker.engine.cache import fitting_width
+from worker.engine.capture import Capture, CudaCapture, reason_to_stay_eager
 from worker.engine.torch_runner import TorchRunner, sample_cache
 from worker.engine.whole import reason_to_read_whole
 from worker.models.family import LoadError
@@ -27,6 +28,23 @@ def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Cal
     if (reason := reason_to_read_whole(model, width)) is not None:
         report(f"prompts are read whole and not shared: {reason}")
     try:
-        return TorchRunner(model, settings.max_num_seqs, width, settings.media_cache_bytes)
+        return TorchRunner(
+            model,
+            settings.max_num_seqs,
+            width,
+            settings.media_cache_bytes,
+            capture=_capture(model, settings, width, report),
+            overlaps=model.device.type == "cuda",
+        )
     except MemoryError as error:
         raise LoadError(str(error)) from error
+
+
+def _capture(model: Any, settings: WorkerSettings, width: int, report: Callable[[str], None]) -> Capture | None:
+    """Return what records decode steps; the CPU has nothing that does, and would pay for the padding."""
+    if settings.enforce_eager or model.device.type != "cuda":
+        return None
+    if (reason := reason_to_stay_eager(model, width)) is not None:
+        report(f"decodes without CUDA graphs: {reason}")
+        return None
+    return CudaCapture(model.device)
