@@ -4,10 +4,15 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 TORCH := 2.13.0
 
+# Whoever keeps Python from writing down what it compiled compiles it anew for each of hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults soak mutants fuzz check bench bench-peers compose-test lock clean
 
 LITELLM := build/litellm/installed
+QUANTIZATION := build/quantization/installed
+TESTERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BENCHMARKS := queue gateway engine price growth
 
 help:  ## list the targets
@@ -16,9 +21,10 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## serve the small model that comes with Baton and print a curl to ask it
 	@$(BIN)/baton deploy --model_type demo
 
-test: $(INSTALLED) $(LITELLM)  ## run the tests
-	# The tests' models are so small that threads only wait for each other; a file's servers start once.
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 8 --dist loadfile
+test: $(INSTALLED) $(LITELLM) $(QUANTIZATION)  ## run the tests
+	# The tests' models are so small that threads only wait for each other. Tests wait as well, for leases to end and
+	# processes to start; one more of them than there are cores keeps the cores busy meanwhile.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TESTERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 faults: $(INSTALLED)  ## break everything twenty times under a mixed load, and say what it cost
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/faults --rounds 20
@@ -49,7 +55,7 @@ compose-test:  ## build the images and try compose.yaml for real, where Docker i
 lock:  ## write constraints.txt anew: the newest of what pyproject.toml allows, except for torch
 	rm -rf build/lock
 	$(PYTHON) -m venv build/lock
-	build/lock/bin/pip install --quiet torch==$(TORCH) '.[dev]'
+	build/lock/bin/pip install --quiet torch==$(TORCH) '.[dev,quantization]'
 	build/lock/bin/pip freeze --exclude baton | grep -vE '^(nvidia|cuda|triton)' | sed -E 's/\+[a-z0-9.]+$$//' > constraints.txt
 	rm -rf build/lock
 
@@ -67,4 +73,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(LITELLM): tests/clients/litellm.txt
 	$(PYTHON) -m venv build/litellm
 	build/litellm/bin/pip install --disable-pip-version-check --quiet --no-compile --no-deps -r $<
+	@touch $@
+
+# Wherever torchao is installed, transformers imports it (a second in each process), so that its tests have it apart.
+$(QUANTIZATION): pyproject.toml constraints.txt | $(INSTALLED)
+	rm -rf build/quantization
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -c constraints.txt --target build/quantization bitsandbytes torchao
 	@touch $@

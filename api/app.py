@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from api.auth import ApiKeyGuard
 from api.batch.upload import FORM_BYTES
@@ -62,7 +63,7 @@ def create_app(settings: ApiSettings, gateway_id: str, departure: Departure) -> 
         async with open_gateway(settings, gateway_id, departure, keyring) as app.state.gateway:
             yield
 
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(lifespan=lifespan, openapi_url=None)
     own_bytes = {files.UPLOAD_PATH: settings.max_file_bytes + FORM_BYTES}
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, own_bytes=own_bytes)
     app.add_middleware(ApiKeyGuard, keyring=keyring)
@@ -78,8 +79,14 @@ def create_app(settings: ApiSettings, gateway_id: str, departure: Departure) -> 
     translate_errors(app)
     for route in ROUTES:
         app.include_router(route.router)
-    document = describe(app)
-    app.openapi = lambda: document  # type: ignore[method-assign]  # as FastAPI's own guide replaces it
-    page = HTMLResponse(render(document), headers=HEADERS)
-    app.add_api_route("/docs", lambda: page, include_in_schema=False, response_class=HTMLResponse)
+    _add_documents(app)
     return app
+
+
+def _add_documents(app: FastAPI) -> None:
+    """Mount what the routes say of themselves, written when first asked for: it takes longer than all else at start."""
+    app.openapi = cache(lambda: describe(app))  # type: ignore[method-assign]  # as FastAPI's own guide replaces it
+    page = cache(lambda: HTMLResponse(render(app.openapi()), headers=HEADERS))
+    document = cache(lambda: JSONResponse(app.openapi()))
+    app.add_api_route("/docs", lambda: page(), include_in_schema=False)
+    app.add_api_route("/openapi.json", lambda: document(), methods=["GET", "HEAD"], include_in_schema=False)

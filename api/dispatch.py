@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 import msgspec
@@ -89,6 +89,21 @@ class Dispatcher:
                 timer.cancel()
                 is_left = self._open.pop(job.id, None) is not None
                 self._part(order, is_left=is_left)
+
+    async def rejoin(self, order: Order, batches: AsyncGenerator[list[JobEvent]]) -> AsyncGenerator[list[JobEvent]]:
+        """Yield the events of a job that was queued before, as they are read elsewhere; leaving is as with `stream`."""
+        self._open[order.job.id] = order
+        try:
+            async with aclosing(batches):
+                async for events in batches:
+                    if is_terminal(events[-1]):
+                        del self._open[order.job.id]
+                    yield events
+        except ServerStopping:
+            del self._open[order.job.id]
+            raise
+        finally:
+            self._part(order, is_left=self._open.pop(order.job.id, None) is not None)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

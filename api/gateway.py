@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from api.adapters import AdapterDesk
 from api.admission import Admission
 from api.batch.desk import BatchDesk
+from api.batch.endpoint import Doors
 from api.cancellation import Canceller
 from api.departure import Departure
 from api.dispatch import Dispatcher
@@ -19,6 +20,7 @@ from api.intake import Intake
 from api.keyring import KeyRing
 from api.metrics import GatewayMetrics
 from api.network import CheckedNetwork, is_public
+from api.ownership import Ownership
 from api.position import QueuePositions
 from api.queue import JobQueue
 from api.registry import WorkerRegistry
@@ -45,6 +47,7 @@ class Gateway:
     dispatcher: Dispatcher
     answers: AnswerLog
     canceller: Canceller
+    ownership: Ownership
     responses: ResponseDesk
     background: Background
     adapters: AdapterDesk
@@ -72,6 +75,8 @@ async def open_gateway(
         dispatcher = new_dispatcher(departure)
         background = Background(dispatcher)
         intake = Intake(settings, gateway_id, registry, admission, fetcher, store)
+        answers, canceller = AnswerLog(redis, settings.request_timeout_s, departure), Canceller(queue)
+        responses = ResponseDesk(intake, archive, store, queue, answers, canceller)
         batches = BatchDesk(
             settings,
             gateway_id,
@@ -79,15 +84,13 @@ async def open_gateway(
             registry=registry,
             queue=queue,
             keyring=keyring,
-            intake=intake,
+            doors=Doors(intake, responses),
             new_dispatcher=new_dispatcher,
             metrics=metrics,
             departure=departure,
         )
-        parts = (positions, dispatcher, background, batches.runner)
-        for part in (subscriber.listening(), *(part.running() for part in parts)):
-            await stack.enter_async_context(part)
-        answers, canceller = AnswerLog(redis, settings.request_timeout_s, departure), Canceller(queue)
+        for part in (subscriber, positions, dispatcher, background, batches.runner):
+            await stack.enter_async_context(part.running())
         yield Gateway(
             settings=settings,
             departure=departure,
@@ -97,7 +100,8 @@ async def open_gateway(
             dispatcher=dispatcher,
             answers=answers,
             canceller=canceller,
-            responses=ResponseDesk(intake, archive, store, queue, answers, canceller),
+            ownership=Ownership(queue, answers),
+            responses=responses,
             background=background,
             adapters=AdapterDesk(redis, registry),
             positions=positions,

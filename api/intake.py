@@ -72,7 +72,7 @@ class Intake:
     async def accept_raw(self, request: CompletionRequest, visit: Visit) -> tuple[Order, ...]:
         """Agree on one job for each prompt, or raise the JobError that says why not."""
         order = await self.accept(request.as_chat(), visit)
-        return tuple(Order(job, (), order.caller, order.span) for job in raw_jobs(order.job, request))
+        return tuple(Order(job, (), order.caller, order.span) for job in raw_jobs(order.job, request, visit.name))
 
     async def accept_lookup(self, request: TokenizeRequest | DetokenizeRequest, visit: Visit) -> Order:
         """Agree on a job that asks for the tokens of a prompt, or raise the JobError that says why not."""
@@ -96,7 +96,9 @@ class Intake:
         contents = await self._fetcher.fetch(sources_of(turns))
         stored = await self._store.put_all(contents.values(), created_s + limit_s)
         messages = _messages(turns, dict(zip(contents, stored, strict=True)))
-        job = chat_job(request, worker, self._gateway, messages, sampling, processor, created_s, limit_s, toolbox)
+        job = chat_job(
+            *(request, worker, self._gateway, messages, sampling, processor, created_s, limit_s, toolbox), visit.name
+        )
         job = msgspec.structs.replace(job, priority=urgency, key_name=caller.name, traceparent=visit.span.traceparent)
         return Order(job, tuple(contents.values()), caller, visit.span)
 

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import logging
 from pathlib import Path
+from typing import Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
@@ -12,6 +13,9 @@ logger = logging.getLogger(__name__)
 
 MAX_SHARE = 1000
 """Most requests at once that a limit of one key can allow; they are counted one by one."""
+
+
+_SHARES = ("max_concurrent", "max_queued")
 
 
 class KeyFileError(ValueError):
@@ -41,6 +45,12 @@ class Caller(BaseModel):
     def is_limited(self) -> bool:
         """Whether anything has to be counted."""
         return not (self.requests_per_minute is self.max_concurrent is self.max_queued is None)
+
+    @property
+    def in_background(self) -> Self:
+        """The same where nobody waits for an answer: of each share that has two places, one is left to who does."""
+        spared = {name: max(share - 1, 1) for name in _SHARES if (share := getattr(self, name)) is not None}
+        return self.model_copy(update=spared)
 
 
 class ApiKey(Caller):

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from api.vigil import vigil
 from shared import keys
 from shared.job import ChatJob, JobId
 
@@ -40,16 +41,9 @@ class QueuePositions:
             del self._watched[job.id]
             self._ahead.pop(job.id, None)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Follow in the background until left."""
-        task = asyncio.create_task(self._follow(), name="positions")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        return vigil(self._follow(), "positions")
 
     async def _follow(self) -> None:
         while True:

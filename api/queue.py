@@ -179,7 +179,8 @@ class JobQueue:
     async def _end(self, job: ChatJob, last_seq: int) -> int | None:
         """Return None, or the number of the log's last event if it is a later one than this."""
         reason, usage = FinishReason.CANCELLED, Usage(0, 0)
-        ending = wire.encode(Finished(job_id=job.id, attempt=0, seq=last_seq + 1, reason=reason, usage=usage))
+        end = Finished(job_id=job.id, attempt=0, seq=last_seq + 1, reason=reason, usage=usage, key_name=job.key_name)
+        ending = wire.encode(end)
         newest: int | None = await self._cancel(
             keys=[
                 *(keys.queue(job.lane), keys.inflight(job.lane)),

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from api.departure import Departure
 from shared import keys, wire
 from shared.errors import CompletionNotFound, DeadlineExceeded, StreamInterrupted
-from shared.events import JobEvent, Started, is_terminal
+from shared.events import Failed, Finished, JobEvent, Started, is_terminal
 from shared.job import JobId
 
 BLOCK_MS = 2000
@@ -57,11 +57,11 @@ class AnswerLog:
                 )
         raise DeadlineExceeded(f"The answer was not finished within {self._timeout_s:g} s.")
 
-    async def ending(self, job_id: JobId) -> JobEvent | None:
+    async def ending(self, job_id: JobId) -> Finished | Failed | None:
         """Return the event that the log ends in; None if there is no log, or none that has ended."""
         newest = await self._redis.xrevrange(keys.log(job_id), count=1)
         events = [wire.decode_event(fields[b"e"]) for _, fields in newest]
-        return next(filter(is_terminal, events), None)
+        return next((event for event in events if isinstance(event, Finished | Failed)), None)
 
     async def read(self, job_id: JobId) -> list[JobEvent]:
         """Return all events that are there now, or raise StreamInterrupted."""

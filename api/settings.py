@@ -4,7 +4,7 @@ from typing import ClassVar, Self
 
 from pydantic import DirectoryPath, Field, FilePath, SecretStr, model_validator
 
-from api.schema.request import MAX_PRIORITY
+from api.schema.sampling import MAX_PRIORITY
 from shared.settings import Listed, Settings
 
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 from redis.asyncio import Redis
@@ -11,6 +11,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError, RedisError
 
 from api.mailbox import Mailbox, Requeue
+from api.vigil import vigil
 from shared import keys, wire
 from shared.job import JobId
 
@@ -42,16 +43,9 @@ class EventSubscriber:
         finally:
             del self._mailboxes[job_id]
 
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Listen in the background, through any loss of Redis, until left."""
-        task = asyncio.create_task(self._listen_for_ever(), name="subscriber")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        return vigil(self._listen_for_ever(), "subscriber")
 
     async def _listen_for_ever(self) -> None:
         pause_s = 0.05

@@ -1,11 +1,11 @@
 """Several jobs of one request as one stream: what ends one badly ends all."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing, suppress
 
 from api.completion import failure
-from shared.errors import Cancelled
+from shared.errors import Cancelled, JobError, ServerStopping
 from shared.events import Failed, Finished, FinishReason, JobEvent
 
 Events = list[JobEvent]
@@ -27,6 +27,10 @@ async def together(streams: Sequence[AsyncGenerator[Events]]) -> AsyncGenerator[
                     pending[_next_of(stream)] = stream
                     _check(events)
                     yield events
+    except ServerStopping:  # told to all: who is closed before it has heard that cancels its job
+        await asyncio.gather(*(_run_out(task, stream) for task, stream in pending.items()))
+        pending.clear()
+        raise
     finally:
         for task in pending:
             task.cancel()
@@ -34,6 +38,21 @@ async def together(streams: Sequence[AsyncGenerator[Events]]) -> AsyncGenerator[
             await asyncio.wait(pending)
         for stream in streams:
             await stream.aclose()
+
+
+async def in_turn(streams: Iterable[AsyncGenerator[Events]]) -> AsyncGenerator[Events]:
+    """Yield what one stream says after the other, each begun when the one before it has ended."""
+    for stream in streams:
+        async with aclosing(stream):
+            async for events in stream:
+                yield events
+
+
+async def _run_out(task: asyncio.Task[Events], stream: AsyncGenerator[Events]) -> None:
+    with suppress(JobError, StopAsyncIteration):
+        await task
+        async for _ in stream:
+            pass
 
 
 def _next_of(stream: AsyncGenerator[Events]) -> asyncio.Task[Events]:

@@ -10,10 +10,12 @@ from uuid import uuid4
 import msgspec
 
 from api.conversation import check_calls
+from api.identity import CHAT_PREFIX, raw_id, raw_jobs_of
 from api.keyring import Caller
 from api.media import MediaSource
 from api.schema.completion import CompletionRequest
-from api.schema.request import MAX_SEED, ChatCompletionRequest
+from api.schema.request import ChatCompletionRequest
+from api.schema.sampling import MAX_SEED
 from api.schema.tokens import DetokenizeRequest, TokenizeRequest
 from api.tools import Toolbox
 from shared.errors import InvalidRequest, PermissionDenied
@@ -116,10 +118,11 @@ def chat_job(
     created_s: float,
     timeout_s: float,
     toolbox: Toolbox,
+    name: str,
 ) -> ChatJob:
     """Name the job and fix its deadline; a model asked for by another name is an adapter of the one that serves."""
     return ChatJob(
-        id=JobId(f"chatcmpl-{uuid4().hex}"),
+        id=JobId(f"{CHAT_PREFIX}{name}"),
         model=worker.model,
         gateway=gateway,
         messages=messages,
@@ -134,14 +137,14 @@ def chat_job(
     )
 
 
-def raw_jobs(job: ChatJob, request: CompletionRequest) -> list[ChatJob]:
+def raw_jobs(job: ChatJob, request: CompletionRequest, name: str) -> list[ChatJob]:
     """Return one job for each prompt, to be continued as it stands; draws differ unless the request has a seed."""
-    name = f"cmpl-{uuid4().hex}"
-    ids = [name] if len(request.prompt) == 1 else [f"{name}-{index}" for index in range(len(request.prompt))]
+    ids = raw_jobs_of(raw_id(name, len(request.prompt)))
     return [
         msgspec.structs.replace(
             job,
-            id=JobId(job_id),
+            id=job_id,
+            echoes=bool(request.echo),
             messages=(),
             prompt=prompt if isinstance(prompt, str) else tuple(prompt),
             sampling=job.sampling if request.seed is not None else _drawn_anew(job.sampling),

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -29,6 +30,8 @@ class Visit:
     caller: Caller = ANYBODY
     job_id: str = ""
     status: int = CLIENT_LEFT
+    name: str = field(default_factory=lambda: uuid4().hex)
+    """What the ids of its jobs are made of."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """What the client calls the request: told in its trace only."""
 

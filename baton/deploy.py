@@ -5,6 +5,7 @@ import ipaddress
 import signal
 import sys
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from pydantic import SecretStr
 from redis.exceptions import RedisError
@@ -16,6 +17,8 @@ from baton.port import PortTaken, choose_port
 from baton.race import race
 from baton.screen import Screen
 from baton.settings import DeploySettings
+from baton.state import DirectoryTaken
+from shared import keys
 from shared.connection import open_redis
 from shared.fleet import WorkerInfo
 
@@ -39,11 +42,12 @@ def main() -> None:
         sys.exit(2)
     if settings.port not in (port, 0):
         screen.say(f"port {settings.port} is taken; using {port}")
-    sys.exit(asyncio.run(_deploy(settings.model_copy(update={"port": port}), screen)))
+    directory = settings.directory_of_data(port)
+    sys.exit(asyncio.run(_deploy(settings.model_copy(update={"port": port}), directory, screen)))
 
 
-async def _deploy(settings: DeploySettings, screen: Screen) -> int:
-    serving = asyncio.ensure_future(_serve(settings, screen))
+async def _deploy(settings: DeploySettings, directory: Path | None, screen: Screen) -> int:
+    serving = asyncio.ensure_future(_serve(settings, directory, screen))
     steps = iter(STOPPING)
 
     def stop() -> None:
@@ -57,17 +61,20 @@ async def _deploy(settings: DeploySettings, screen: Screen) -> int:
         await serving
     except asyncio.CancelledError:
         return 0
-    except (DeployFailed, RedisMissing, RedisError) as error:
+    except (DeployFailed, DirectoryTaken, RedisMissing, RedisError) as error:
         screen.say(f"baton deploy: {error}")
     return 1
 
 
-async def _serve(settings: DeploySettings, screen: Screen) -> None:
+async def _serve(settings: DeploySettings, directory: Path | None, screen: Screen) -> None:
     if "redis_url" in settings.model_fields_set:
         await _serve_on(settings, screen)
         return
-    with EmbeddedRedis() as server:
+    with EmbeddedRedis(directory) as server:
         settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
+        if directory is not None:
+            screen.say(f"files and batches are kept in {directory}")
+            await _forget_adapters(settings)
         await race(_serve_on(settings, screen), _watch(server))
 
 
@@ -81,6 +88,13 @@ async def _serve_on(settings: DeploySettings, screen: Screen) -> None:
         if not _is_loopback(settings.host) and not needs_key(settings):
             screen.say(f"warning: anyone who reaches {settings.host} can use this; --api_key asks for a key")
         await deployment.serve()
+
+
+async def _forget_adapters(settings: DeploySettings) -> None:
+    """Let the command line say again which adapters there are."""
+    async with open_redis(settings) as redis:
+        async for key in redis.scan_iter(match=keys.adapters("*")):
+            await redis.delete(key)
 
 
 async def _watch(server: EmbeddedRedis) -> None:

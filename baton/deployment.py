@@ -43,7 +43,7 @@ class Deployment:
         self._gateway = Child("gateway", "api", environment(settings, ApiSettings), self._show)
         self._workers = [
             Child(f"worker {number}", "worker", _worker_environment(settings, number) | pin, self._show)
-            for number, pin in enumerate(pins(settings.workers))
+            for number, pin in enumerate(pins(settings.workers, is_spread=settings.device_map is not None))
         ]
         self.url = base_url(settings.host, settings.port, has_tls=settings.ssl_certfile is not None)
 

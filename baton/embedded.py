@@ -5,10 +5,12 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 from baton.leash import leash
+from baton.state import claimed
 
 START_TIMEOUT_S = 10.0
 
@@ -18,18 +20,30 @@ class RedisMissing(RuntimeError):
 
 
 class EmbeddedRedis:
-    """A redis-server on a free loopback port, without persistence; a context manager ends it."""
+    """A redis-server on a free loopback port; a context manager ends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path | None = None) -> None:
+        """Keep the data in `directory`, and go on with what is there; without one, it ends with the server.
+
+        Raises RedisMissing, or DirectoryTaken.
+        """
         self.port = free_port()
-        self._directory = tempfile.TemporaryDirectory(prefix="baton-redis-")
+        self._stack = ExitStack()
+        program, locks = redis_executable(), list[int]()
+        if directory is None:
+            place = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="baton-redis-"))
+        else:
+            place = str(directory)
+            locks.append(self._stack.enter_context(claimed(directory)))
         self._process = subprocess.Popen(
             leash(
-                *(redis_executable(), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", self._directory.name),
-                *("--save", "", "--appendonly", "no", "--loglevel", "warning"),
+                *(program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", place, "--save", ""),
+                *("--appendonly", "yes" if locks else "no", "--appendfsync", "everysec", "--loglevel", "warning"),
             ),
             stdout=subprocess.DEVNULL,
             start_new_session=True,  # a Ctrl-C in the terminal must reach the workers before it
+            pass_fds=locks,
+            umask=0o077,
         )
         self._wait()
 
@@ -49,10 +63,10 @@ class EmbeddedRedis:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End the server; its data is gone."""
+        """End the server."""
         self._process.terminate()
         self._process.wait()
-        self._directory.cleanup()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self
@@ -61,17 +75,24 @@ class EmbeddedRedis:
         self.stop()
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                    connection.sendall(b"PING\r\n")
-                    if connection.recv(5) == b"+PONG":
-                        return
-            except OSError:
-                time.sleep(0.02)
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s and self.is_alive:
+            match self._answer():
+                case b"+PONG":
+                    return
+                case b"-LOAD":  # it reads what it kept, however much that is
+                    deadline_s = time.monotonic() + START_TIMEOUT_S
+            time.sleep(0.02)
         self.stop()
         raise RedisMissing("the embedded Redis server did not start")
+
+    def _answer(self) -> bytes:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(5)
+        except OSError:
+            return b""
 
 
 def redis_executable() -> str:

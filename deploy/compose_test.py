@@ -16,6 +16,7 @@ from typing import Any
 
 from base_images import ensure_base_images
 from docker_daemon import docker_daemon
+from long_batch import NUM_LINES, has_every_answer_once, start_batch, wait_for_answers
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 120.0
@@ -146,6 +147,18 @@ def kill_one_worker(stack: Stack, expected: str) -> None:
     expect(f"{NUM_STREAMS} streams outlive one of two workers", holds=answers == [expected] * NUM_STREAMS)
 
 
+def take_down_and_up(stack: Stack) -> None:
+    """Remove every container in the middle of a batch; the new ones must find it, and go on with it."""
+    batch_id = start_batch(stack.url)
+    batch = wait_for_answers(stack.url, batch_id, 2)
+    expect("a batch is in progress", holds=batch["status"] == "in_progress")
+    stack.compose("down")
+    stack.scale(2)
+    wait_until_healthy(stack)
+    batch = wait_for_answers(stack.url, batch_id, NUM_LINES)
+    expect(f"each of its {NUM_LINES} lines is answered once", holds=has_every_answer_once(stack.url, batch))
+
+
 def stop(stack: Stack, expected: str) -> None:
     """Stop everything in the middle of several streams, within the grace period, and take it down."""
     started_s = time.monotonic()
@@ -171,6 +184,7 @@ def main() -> None:
             expected = ask_questions(stack)
             scale_down(stack, expected)
             kill_one_worker(stack, expected)
+            take_down_and_up(stack)
             stop(stack, expected)
         except BaseException:
             stack.compose("logs", "--tail", "30")

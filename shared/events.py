@@ -1,7 +1,8 @@
 """What a worker may say about a job: a closed union, numbered so that nothing is lost or repeated."""
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 import msgspec
 
@@ -34,6 +35,11 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     image_tokens: int = 0
     """Of the prompt's, what stands for pictures and clips."""
 
+    @classmethod
+    def total(cls, usages: Iterable[Self]) -> Self:
+        """Return the counts of several jobs together."""
+        return cls(*map(sum, zip(*map(msgspec.structs.astuple, usages), strict=True)))
+
 
 class _Event(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):
     job_id: JobId
@@ -55,6 +61,8 @@ class Started(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
     """What the answers of the worker that said it depend on, beside the request; empty if it doesn't know."""
     calling: Calling | None = None
     """How calls are read from the text, as the job has it."""
+    echo: str = ""
+    """The prompt, where every choice is to begin with it."""
 
 
 class TextDelta(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
@@ -86,6 +94,8 @@ class Finished(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
     reason: FinishReason
     usage: Usage
     index: int = 0
+    key_name: str = ""
+    """Whose answer it was, as the job has it."""
 
 
 class Failed(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
@@ -94,6 +104,8 @@ class Failed(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
     code: ErrorCode
     message: str
     param: str | None = None
+    key_name: str = ""
+    """Whose answer it would have been, as the job has it."""
 
 
 JobEvent: TypeAlias = Started | TextDelta | ChoiceFinished | Finished | Failed

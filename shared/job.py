@@ -169,6 +169,8 @@ class ChatJob(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be continued as it stands, as text or as token ids; then there are no messages."""
     lookup: Lookup | None = None
     """Asks only which tokens the prompt has; None asks for an answer."""
+    echoes: bool = False
+    """Whether every choice begins with that prompt."""
 
     @property
     def lane(self) -> str:

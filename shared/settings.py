@@ -4,9 +4,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Annotated, Any, ClassVar, Self, TypeAlias, get_origin
+from typing import Annotated, Any, ClassVar, NoReturn, Self, TypeAlias, get_origin
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -64,6 +64,8 @@ class Options(BaseSettings):
 
     aliases: ClassVar[dict[str, str]] = {}
     """Other spellings of an option, as people know them from elsewhere: spelling → field."""
+    replaced: ClassVar[dict[str, str]] = {}
+    """Options that people know from elsewhere and that are said in another way here: spelling → that way."""
 
     @classmethod
     def read(cls, arguments: Sequence[str] | None = None) -> Self:
@@ -92,6 +94,8 @@ class Options(BaseSettings):
         for name, field in cls.model_fields.items():
             spellings = [f"--{name}", *(f"--{alias}" for alias, target in cls.aliases.items() if target == name)]
             parser.add_argument(*spellings, dest=name, help=_help(field), **_shape(name, field))
+        for name, way in cls.replaced.items():
+            parser.add_argument(f"--{name}", type=_refusal(way), help=argparse.SUPPRESS)
         return parser
 
     @classmethod
@@ -159,6 +163,13 @@ def _help(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     shown = "" if default in (None, {}, ()) or isinstance(default, SecretStr) else f" [{default}]"
     return f"{field.description}{shown}".replace("%", "%%")
+
+
+def _refusal(way: str) -> Callable[[str], NoReturn]:
+    def refuse(value: str) -> NoReturn:
+        raise argparse.ArgumentTypeError(f"say it with {way}")
+
+    return refuse
 
 
 def _explain(error: ValidationError | FileNotFoundError) -> str:

@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from baton.embedded import EmbeddedRedis
+from tests.schedule import Schedule, place
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,10 +16,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak_s", type=float, default=6.0, help="how long faults follow each other")
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Schedule | None:
+    """Hand tests out by the servers they share, where they would be handed out by files."""
+    return Schedule(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put them into the order in which they are handed out."""
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _interrupts_reach_children() -> None:
     """A suite started in the background ignores Ctrl-C, and would hand that down to the processes it interrupts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_is_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test talks to strangers, and each client that reads the certificates of the world costs 40 ms."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("SSL_CERT_FILE", raising=False)
+        environment.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("nobody")))
+        yield
 
 
 @pytest.fixture(scope="session")

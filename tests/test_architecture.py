@@ -42,7 +42,7 @@ EXTRAS = {
     "shared": ("otel",),
     "api": ("api",),
     "tools": ("worker",),
-    "worker": ("worker", "cuda"),
+    "worker": ("worker", "cuda", "quantization"),
     "baton": ("api", "bench", "worker", "local"),
 }
 """Package → what may be installed with it; the rest of what it imports must not be there by luck."""

@@ -147,15 +147,28 @@ def _base_directory(
     if name is None:
         raise LoadError(f"{model_type.name} has no weights to download: name a directory with --model_id_or_path")
     check_hub_id(name)
-    return _download(name, settings.use_hf, report)
+    return _full_checkpoint(_download(name, settings.use_hf, report))
 
 
 def _full_checkpoint(path: Path) -> Path:
+    """Return the path, if a checkpoint is there that has all its bits."""
     if find_adapter(path) is not None:
         raise LoadError(f"{path} is a LoRA directory: name it with --ckpt_dir")
     if not (path / "config.json").exists():
         raise LoadError(f"{path} is not a checkpoint: it has no config.json")
+    _check_bits(read_json(path / "config.json"), path)
     return path
+
+
+def _check_bits(config: dict[str, Any], path: Path) -> None:
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]  # language models have their own
+    if (given := next((part["quantization_config"] for part in parts if "quantization_config" in part), None)) is None:
+        return
+    method = given.get("quant_method", "its own way") if isinstance(given, dict) else "its own way"
+    raise LoadError(
+        f"{path} is quantised already ({method}), and such checkpoints aren't served: "
+        "take the one that it was made from, and add --quantization"
+    )
 
 
 def _download(model_id: str, use_hf: bool, report: Callable[[str], None]) -> Path:

@@ -249,7 +249,8 @@ async def _load(settings: WorkerSettings, heartbeat: Heartbeat, stop: asyncio.Ev
 
 def _fingerprint(info: WorkerInfo, facts: ModelFacts, settings: WorkerSettings) -> str:
     kind_of_device = facts.device.partition(":")[0]
-    return fingerprint(info.version, info.model_type, facts.digest, settings.dtype, kind_of_device)
+    precision = settings.dtype, settings.quantization
+    return fingerprint(info.version, info.model_type, facts.digest, *precision, kind_of_device)
 
 
 def _introduce(settings: WorkerSettings, worker_id: str) -> WorkerInfo:

@@ -40,13 +40,13 @@ class Outbox:
         """Whether nothing more is accepted; the terminal event may still wait to be sent."""
         self._job = job
         self._attempt = claim.attempt
-        self._start: tuple[int, str] | None = None
+        self._start: tuple[int, str, str] | None = None
         self._said: defaultdict[int, _Said] = defaultdict(_Said)
         self._ending: tuple[FinishReason, Usage, int] | JobError | None = None
 
-    def start(self, prompt_tokens: int, fingerprint: str = "") -> None:
-        """Say that the first token is there, and what it depends on beside the request."""
-        self._start = prompt_tokens, fingerprint
+    def start(self, prompt_tokens: int, fingerprint: str = "", echo: str = "") -> None:
+        """Say that the first token is there, what it depends on beside the request, and what stands before it."""
+        self._start = prompt_tokens, fingerprint, echo
 
     def extend(
         self,
@@ -88,9 +88,11 @@ class Outbox:
             events += self._told(index, said)
         match self._ending:
             case JobError() as error:
-                events.append(Failed(**self._next(), code=error.code, message=error.message, param=error.param))
+                told: dict[str, Any] = {"code": error.code, "message": error.message, "param": error.param}
+                events.append(Failed(**self._next(), **told, key_name=self._job.key_name))
             case (reason, usage, index):
-                events.append(Finished(**self._next(), reason=reason, usage=usage, index=index))
+                ended: dict[str, Any] = {"reason": reason, "usage": usage, "index": index}
+                events.append(Finished(**self._next(), **ended, key_name=self._job.key_name))
         self._start, self._ending = None, None
         self._said.clear()
         return events
@@ -112,7 +114,7 @@ class Outbox:
         if not self.has_ended:
             self.has_ended, self._ending = True, ending
 
-    def _started(self, prompt_tokens: int, fingerprint: str) -> Started:
+    def _started(self, prompt_tokens: int, fingerprint: str, echo: str) -> Started:
         job = self._job
         return Started(
             **self._next(),
@@ -122,6 +124,7 @@ class Outbox:
             num_choices=job.n,
             fingerprint=fingerprint,
             calling=job.calling,
+            echo=echo,
         )
 
     def _next(self) -> dict[str, Any]:

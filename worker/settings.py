@@ -17,6 +17,9 @@ class WorkerSettings(Settings):
     """Serve one model: pull its jobs from Redis, decode them in one batch, publish the tokens."""
 
     aliases: ClassVar[dict[str, str]] = {"model": "model_id_or_path"}
+    replaced: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("quant_method", "quantization_bit", "quant_bits"), "--quantization bnb-int8, bnb-nf4 or torchao-int8"
+    )
 
     model_type: str | None = Field(None, description="Model type, as internvl2-2b; found from the checkpoint if unset.")
     model_id_or_path: str | None = Field(None, description="Hub id or local directory; the model type's own if unset.")
@@ -29,6 +32,12 @@ class WorkerSettings(Settings):
         description="Download from Hugging Face instead of ModelScope.",
     )
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field("auto", description="Precision of the weights.")
+    quantization: Literal["none", "bnb-int8", "bnb-nf4", "torchao-int8"] = Field(
+        "none", description="Format of the language model's linear layers; needs baton[quantization]."
+    )
+    device_map: Literal["auto"] | None = Field(
+        None, description="auto spreads the model's layers over the GPUs of CUDA_VISIBLE_DEVICES; one GPU if unset."
+    )
     max_model_len: int | None = Field(None, gt=0, description="Most tokens of prompt and answer; the model's if unset.")
     max_num_seqs: int = Field(16, gt=0, description="Sequences decoded together in one step.")
     max_num_batched_tokens: int = Field(2048, gt=0, description="Most tokens read and decoded in one step.")
@@ -39,6 +48,7 @@ class WorkerSettings(Settings):
         description="Share of the device's memory that may be in use, by others too; on a CPU of what is free.",
     )
     enable_prefix_caching: bool = Field(True, description="Read no prompt's beginning again that a row still holds.")
+    enforce_eager: bool = Field(False, description="Decode without CUDA graphs.")
     media_cache_bytes: int = Field(2**28, ge=0, description="Memory for encoded media that may be asked for again.")
     lease_s: float = Field(3.0, gt=0, description="A worker silent for this long loses its jobs to another one.")
     step_timeout_s: float = Field(

@@ -33,7 +33,7 @@ from worker.engine.thread import EngineThread, Step
 from worker.fingerprint import fingerprint
 from worker.lease import Claim, GivenUp
 from worker.models.family import Model
-from worker.models.raw import read_raw, spelled
+from worker.models.raw import echoed, read_raw, spelled
 from worker.outbox import Outbox
 from worker.prepare.decoder import one_request
 from worker.publisher import Publisher
@@ -91,6 +91,7 @@ class ChatTask:
         self._outcome = "handed_over"
         self._outbox = Outbox(job, claim)
         self._choices: Choices | None = None
+        self._echo = ""
         self._has_started = False
         self._is_cancelled = False
         self._is_given_up = False
@@ -129,7 +130,7 @@ class ChatTask:
             return
         if not self._has_started and output.failure is None:
             self._has_started = True
-            self._outbox.start(choices.prompt_tokens, self._tuned_fingerprint())
+            self._outbox.start(choices.prompt_tokens, self._tuned_fingerprint(), self._echo)
         if output.is_last:
             choices.end(index)
         if output.failure is not None:
@@ -194,6 +195,8 @@ class ChatTask:
         adapter = self._adapter = await self._adapters.hold(self.job.adapter)
         prompt = await self._read(None if adapter is None else adapter.system)
         self._check_bias()
+        if self.job.echoes and self.job.prompt is not None:
+            self._echo = echoed(self.job.prompt, prompt)
         max_tokens = self._max_tokens(prompt)
         self._record.prepare(len(prompt.token_ids))
         slot = BASE if adapter is None else adapter.slot

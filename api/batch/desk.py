@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from redis.asyncio import Redis
 
+from api.batch.endpoint import Doors
 from api.batch.hold import Holds
 from api.batch.ledger import BatchLedger
 from api.batch.pace import Pace
@@ -13,7 +14,6 @@ from api.batch.shelf import FileShelf
 from api.batch.upload import Uploads
 from api.departure import Departure
 from api.dispatch import Dispatcher
-from api.intake import Intake
 from api.keyring import KeyRing
 from api.metrics import GatewayMetrics
 from api.queue import JobQueue
@@ -33,7 +33,7 @@ class BatchDesk:
         registry: WorkerRegistry,
         queue: JobQueue,
         keyring: KeyRing,
-        intake: Intake,
+        doors: Doors,
         new_dispatcher: Callable[[Departure], Dispatcher],
         metrics: GatewayMetrics,
         departure: Departure,
@@ -48,7 +48,7 @@ class BatchDesk:
             holds=Holds(redis, gateway_id),
             pace=Pace(redis, registry, queue, settings.max_queue_len),
             keyring=keyring,
-            intake=intake,
+            doors=doors,
             new_dispatcher=new_dispatcher,
             metrics=metrics,
         )

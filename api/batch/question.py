@@ -3,25 +3,26 @@
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import msgspec
 from redis.exceptions import RedisError
 
-from api.batch.endpoint import Endpoint
+from api.batch.endpoint import Doors, Endpoint, Request
 from api.batch.lines import MAX_INLINE_PARSE, Line
 from api.batch.record import StoredBatch
 from api.dispatch import Dispatcher
 from api.errors import PRESENTATIONS, error_body
-from api.intake import Intake
 from api.keyring import ANYBODY, Caller, KeyRing
 from api.order import Order
 from api.replay import AnswerLog
-from api.schema.request import ChatCompletionRequest
+from api.schema.sampling import MAX_PRIORITY
 from api.settings import ApiSettings
+from api.together import in_turn
 from api.visit import Visit
 from shared.errors import (
     CompletionNotFound,
@@ -35,7 +36,6 @@ from shared.errors import (
     TooMuch,
 )
 from shared.events import Finished, JobEvent, Started, Usage
-from shared.job import JobId
 from shared.logs import current_job
 from shared.tracing import UNTRACED
 
@@ -70,12 +70,16 @@ class Reply:
 
 @dataclass(slots=True)
 class _Course:
-    """How one attempt went."""
+    """How one attempt went: of the job that runs now, and of all of them the usages."""
 
     has_own_timeout: bool = False
     was_queued: bool = False
     has_started: bool = False
-    usage: Usage | None = None
+    usages: list[Usage] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """The next job begins."""
+        self.was_queued = self.has_started = False
 
 
 class Questions:
@@ -88,10 +92,10 @@ class Questions:
     def __init__(
         self,
         batch: StoredBatch,
-        endpoint: Endpoint,
+        endpoint: Endpoint[Any],
         settings: ApiSettings,
         keyring: KeyRing,
-        intake: Intake,
+        doors: Doors,
         dispatcher: Dispatcher,
         answers: AnswerLog,
     ) -> None:
@@ -99,14 +103,14 @@ class Questions:
         self._endpoint = endpoint
         self._priority = settings.batch_priority
         self._keyring = keyring
-        self._intake = intake
+        self._doors = doors
         self._dispatcher = dispatcher
         self._answers = answers
 
     @property
     def caller(self) -> Caller:
         """On whose behalf lines are asked; nobody's where the key is gone, which each line then is told."""
-        return self._keyring.named(self._batch.owner) or ANYBODY
+        return (self._keyring.named(self._batch.owner) or ANYBODY).in_background
 
     @staticmethod
     def digest(batch_id: str, number: int, attempt: int = 0) -> str:
@@ -137,45 +141,55 @@ class Questions:
     async def _attempt(self, line: Line, attempt: int, course: _Course) -> Reply:
         asked = await self._read(line)
         course.has_own_timeout = asked.timeout is not None
-        if (caller := self._keyring.named(self._batch.owner)) is None:
+        if self._keyring.named(self._batch.owner) is None:
             raise InvalidApiKey(f"The API key {self._batch.owner!r} of this batch is not known any more.")
-        order = await self._intake.accept(asked, Visit(UNTRACED, caller))
-        kind = order.job.id.rpartition("-")[0]
-        job_id = JobId(f"{kind}-{self.digest(self._batch.id, line.number, attempt)}")
-        current_job.set(job_id)
-        order = replace(order, job=msgspec.structs.replace(order.job, id=job_id))
-        async with aclosing(_noted(await self._events(order), course)) as batches:
-            answer = await self._endpoint.fold(order.job, batches)
-        return Reply(OK, answer.model_dump_json().encode(), course.usage)
+        name = self.digest(self._batch.id, line.number, attempt)
+        accepted = await self._endpoint.accept(self._doors, asked, Visit(UNTRACED, self.caller, name=name))
+        current_job.set(accepted.orders[0].job.id)
+        async with aclosing(in_turn(self._events(order, course) for order in accepted.orders)) as batches:
+            answer = await accepted.fold(batches)
+        return Reply(OK, answer.model_dump_json().encode(), Usage.total(course.usages))
 
-    async def _read(self, line: Line) -> ChatCompletionRequest:
+    async def _read(self, line: Line) -> Request:
         parse = self._endpoint.parse
-        asked = parse(line.body) if len(line.body) <= MAX_INLINE_PARSE else await asyncio.to_thread(parse, line.body)
+        asked: Request = (
+            parse(line.body) if len(line.body) <= MAX_INLINE_PARSE else await asyncio.to_thread(parse, line.body)
+        )
         if asked.stream:
             raise InvalidRequest("A line of a batch is answered whole; leave stream out.", param="stream")
         if asked.priority is not None:
             raise InvalidRequest(f"Lines of a batch have the priority {self._priority}.", param="priority")
-        return asked.model_copy(update={"priority": self._priority})
+        return asked.model_copy(update={"priority": min(self._priority, MAX_PRIORITY)})
 
-    async def _events(self, order: Order) -> AsyncGenerator[list[JobEvent]]:
+    async def _events(self, order: Order, course: _Course) -> AsyncGenerator[list[JobEvent]]:
+        course.begin()
+        order = self._in_its_turn(order)
         if await self._answers.has(order.job.id):
-            return self._answers.follow(order.job.id, after_seq=0)
-        return self._dispatcher.stream(order)
+            batches = self._dispatcher.rejoin(order, self._answers.follow(order.job.id, after_seq=0))
+        else:
+            batches = self._dispatcher.stream(order)
+        async with aclosing(batches):
+            async for events in batches:
+                _note(course, events)
+                yield events
+
+    def _in_its_turn(self, order: Order) -> Order:
+        """Return the order behind all that other requests can ask for, and with the whole time that a job has."""
+        job, now_s = order.job, time.time()
+        deadline_s = now_s + job.deadline_s - job.created_s
+        return replace(order, job=msgspec.structs.replace(job, priority=self._priority, deadline_s=deadline_s))
 
 
-async def _noted(batches: AsyncGenerator[list[JobEvent]], course: _Course) -> AsyncGenerator[list[JobEvent]]:
-    async with aclosing(batches):
-        async for events in batches:
-            course.was_queued = True
-            for event in events:
-                match event:
-                    case Started():
-                        course.has_started = True
-                    case Finished(usage=usage):
-                        course.usage = usage
-                    case _:
-                        pass
-            yield events
+def _note(course: _Course, events: list[JobEvent]) -> None:
+    course.was_queued = True
+    for event in events:
+        match event:
+            case Started():
+                course.has_started = True
+            case Finished(usage=usage):
+                course.usages.append(usage)
+            case _:
+                pass
 
 
 def _may_be_asked_again(error: JobError, course: _Course, num_breaks: int) -> bool:

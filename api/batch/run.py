@@ -11,7 +11,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from api.batch.asking import Asking
-from api.batch.endpoint import ENDPOINTS
+from api.batch.endpoint import ENDPOINTS, Doors
 from api.batch.hold import Hold, Holds, LeaseLost
 from api.batch.lines import InputCheck, Line, read_lines
 from api.batch.pace import Pace
@@ -22,7 +22,6 @@ from api.batch.results import Results, publish
 from api.batch.shelf import FileShelf
 from api.departure import Departure
 from api.dispatch import Dispatcher
-from api.intake import Intake
 from api.keyring import KeyRing
 from api.metrics import GatewayMetrics
 from api.replay import AnswerLog
@@ -42,7 +41,7 @@ class Equipment:
     holds: Holds
     pace: Pace
     keyring: KeyRing
-    intake: Intake
+    doors: Doors
     new_dispatcher: Callable[[Departure], Dispatcher]
     """Each run has one of its own, which lets go of its jobs when the run leaves."""
     metrics: GatewayMetrics
@@ -174,7 +173,7 @@ class BatchRun:
             endpoint,
             equipment.settings,
             equipment.keyring,
-            equipment.intake,
+            equipment.doors,
             dispatcher,
             answers,
         )

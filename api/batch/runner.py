@@ -11,6 +11,7 @@ from api.batch.hold import LeaseLost
 from api.batch.record import BatchStatus
 from api.batch.run import BatchRun, Equipment
 from api.departure import Departure
+from api.vigil import vigil
 from shared.errors import ServerStopping
 
 logger = logging.getLogger(__name__)
@@ -41,13 +42,10 @@ class BatchRunner:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Drive batches in the background until left."""
-        task = asyncio.create_task(self._follow(), name="batches")
         try:
-            yield
+            async with vigil(self._follow(), "batches"):
+                yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             await self._leave(*self._runs)
 
     async def _follow(self) -> None:

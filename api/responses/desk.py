@@ -3,11 +3,11 @@
 import asyncio
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
 from api.cancellation import Canceller
+from api.identity import RESPONSE_PREFIX
 from api.intake import Intake
 from api.keyring import Caller
 from api.order import Order
@@ -24,8 +24,6 @@ from api.visit import Visit
 from shared.errors import CompletionNotFound, InvalidRequest
 from shared.job import ChatJob, JobId, Message
 from shared.kept import KeptResponse
-
-ID_PREFIX = "resp_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ class ResponseDesk:
         talk = await asyncio.to_thread(conversation, asked, before, media)  # it encodes what may be large
         with in_words_of(talk.places):
             order = await self._intake.accept(talk.request, visit)
-        job = msgspec.structs.replace(order.job, id=JobId(f"{ID_PREFIX}{uuid4().hex}"))
+        job = msgspec.structs.replace(order.job, id=JobId(f"{RESPONSE_PREFIX}{visit.name}"))
         response = _response(asked, talk, job)
         if asked.is_kept:
             job = msgspec.structs.replace(job, log_ttl_s=self._archive.log_ttl_s)

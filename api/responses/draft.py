@@ -1,6 +1,6 @@
 """A response as its events add up: whoever reads a job's log from its beginning comes to the same one. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, assert_never
 
 from api.completion import failure
@@ -106,6 +106,16 @@ class Draft:
         if self._usage is not None and self._status != "cancelled":
             changed["usage"] = _usage(self._usage)
         return self.heading.model_copy(update=changed)
+
+
+async def fold_response(kept: KeptResponse, batches: AsyncIterator[list[JobEvent]]) -> ResponseObject:
+    """Return the whole response, or raise why it failed."""
+    draft = Draft(kept)
+    async for events in batches:
+        draft.add_all(events)
+    if draft.error is not None:
+        raise draft.error
+    return draft.response()
 
 
 def _shown(error: JobError) -> ResponseError:

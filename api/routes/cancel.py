@@ -9,7 +9,6 @@ from api.document import error_responses
 from api.gateway import Gateway, gateway_of
 from api.keyring import Caller
 from api.schema.response import Cancellation
-from shared.errors import CompletionNotFound
 from shared.events import Finished, FinishReason
 from shared.job import JobId
 
@@ -32,11 +31,8 @@ async def cancel_chat_completion(
     minutes ago is not known any more.
     """
     job_id = JobId(completion_id)
+    await gateway.ownership.check(job_id, caller)
     is_cancelled = await gateway.canceller.cancel(job_id, caller)
     if (ending := await gateway.answers.ending(job_id)) is not None:
         is_cancelled = isinstance(ending, Finished) and ending.reason is FinishReason.CANCELLED
-    elif not is_cancelled:
-        raise CompletionNotFound(
-            f"There is no answer {job_id[:200]}; it ended too long ago, or never began.", param="id"
-        )
     return Cancellation(id=job_id, cancelled=is_cancelled)

@@ -33,22 +33,17 @@ async def create_completion(request: Request, gateway: Annotated[Gateway, Depend
     """Continue one or several prompts as they stand, without the model's chat template.
 
     Control tokens that are typed in a prompt stay text. Each prompt is a request of its own for all limits; whatever
-    ends one badly ends all. Such a stream can't be gone on with once it broke.
+    ends one badly ends all.
     """
     body = await request.body()
     asked = parse_completion(body) if len(body) <= MAX_INLINE_PARSE else await asyncio.to_thread(parse_completion, body)
     visit = visit_of(request)
     label(visit, asked.user)
     orders = await while_connected(request, gateway.intake.accept_raw(asked, visit))
-    told = Continuations(_common_id(orders), [order.job for order in orders], echoes=bool(asked.echo))
+    told = Continuations.of([order.job for order in orders])
     enter_job(visit, told.id)
     answer = _streamed(gateway, orders, told, asked) if asked.stream else _whole(gateway, orders, told)
     return await while_connected(request, answer)
-
-
-def _common_id(orders: tuple[Order, ...]) -> str:
-    """The id of the only job, or what the ids of several begin with."""
-    return orders[0].job.id if len(orders) == 1 else orders[0].job.id.rpartition("-")[0]
 
 
 async def _whole(gateway: Gateway, orders: tuple[Order, ...], told: Continuations) -> Response:

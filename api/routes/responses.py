@@ -14,7 +14,7 @@ from api.gateway import Gateway, gateway_of
 from api.keyring import Caller
 from api.relay import ChatStream, while_connected
 from api.responses.desk import Accepted
-from api.responses.draft import Draft
+from api.responses.draft import Draft, fold_response
 from api.responses.listing import Order, listed
 from api.responses.wording import reworded
 from api.responses.writer import ResponseWriter
@@ -136,13 +136,9 @@ async def list_input_items(
 
 
 async def _whole(gateway: Gateway, accepted: Accepted) -> Response:
-    draft = Draft(accepted.response)
     async with aclosing(gateway.dispatcher.stream(accepted.order)) as batches:
-        async for events in batches:
-            draft.add_all(events)
-    if draft.error is not None:
-        raise draft.error
-    return _shown(draft)
+        response = await fold_response(accepted.response, batches)
+    return Response(response.model_dump_json(), media_type="application/json")
 
 
 async def _streamed(gateway: Gateway, accepted: Accepted) -> Response:

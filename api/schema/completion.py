@@ -7,24 +7,14 @@ from pydantic_core import PydanticCustomError
 
 from api.schema.neutral import without_neutral
 from api.schema.request import (
-    MAX_BIASES,
-    MAX_INT,
-    MAX_PRIORITY,
-    MAX_SEED,
-    MAX_STOP_STRINGS,
-    MAX_TOP_LOGPROBS,
-    WRAPPED,
     ChatCompletionRequest,
-    Schema,
     SpokenMessage,
-    StopString,
-    StreamOptions,
-    TokenId,
     check_fields,
     read_fields,
     without_best_of_all,
 )
 from api.schema.response import Usage
+from api.schema.sampling import MAX_INT, MAX_TOP_LOGPROBS, SampledRequest
 from shared.errors import InvalidRequest
 from shared.events import FinishReason
 
@@ -62,41 +52,20 @@ def _are_tokens(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(i) is int and 0 <= i <= MAX_INT for i in value)
 
 
-class CompletionRequest(Schema):
+class CompletionRequest(SampledRequest):
     """What is to be continued; an absent field gets its default in validation."""
 
-    model: str
     prompt: Annotated[
         list[str | list[int]],
         BeforeValidator(_as_prompts, json_schema_input_type=str | list[str] | list[int] | list[list[int]]),
         Field(min_length=1, max_length=MAX_PROMPTS),
     ]
     echo: bool | None = None
-    """Repeat the prompt in front of its continuation; the prompt has to be text, without `logprobs`."""
+    """Repeat the prompt in front of its continuation; not beside `logprobs`."""
     max_tokens: int | None = Field(None, ge=1, le=MAX_INT)
     """16 if absent."""
-    min_tokens: int | None = Field(None, ge=0, le=MAX_INT)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=MAX_INT)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=10)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, max_length=MAX_BIASES)
-    n: int | None = Field(None, ge=1)
-    """Answers to each prompt."""
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     """Tell each token's log-probability, beside those of so many of the likeliest ones."""
-    seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
-    stop: Annotated[list[StopString] | None, WRAPPED] = Field(None, max_length=MAX_STOP_STRINGS)
-    ignore_eos: bool | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    timeout: float | None = Field(None, gt=0)
-    priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
-    user: str | None = None
-    """Names the caller's own customer, in the request's trace."""
 
     def as_chat(self) -> ChatCompletionRequest:
         """What a chat would ask for that asks for such an answer; all but the prompt."""
@@ -147,7 +116,5 @@ def parse_completion(body: bytes) -> CompletionRequest:
     fields = without_neutral(without_best_of_all(read_fields(body)), NEUTRAL_FIELDS)
     request = check_fields(CompletionRequest, fields)
     if request.echo and request.logprobs is not None:
-        raise InvalidRequest("The tokens of a prompt aren't scored: send echo or logprobs.", param="echo")
-    if request.echo and not all(isinstance(prompt, str) for prompt in request.prompt):
-        raise InvalidRequest("Only text is echoed: send the prompt as a string, or leave echo out.", param="echo")
+        raise InvalidRequest("The tokens of a prompt are read and not scored: send echo or logprobs.", param="echo")
     return request

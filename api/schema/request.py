@@ -6,30 +6,17 @@ from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, Valid
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from api.schema.neutral import REQUEST_FIELDS, neutral_fields, without_neutral
+from api.schema.sampling import MAX_INT, MAX_TOP_LOGPROBS, WRAPPED, SampledRequest
 from api.schema.strict import Schema as Schema  # the bodies of other routes take it from here
 from api.schema.structure import ResponseFormat, StructuredOutputs
 from api.schema.tool import MAX_CALLS, MAX_ID_LENGTH, MAX_TOOLS, FunctionTool, ToolCall, ToolChoice
 from shared.errors import InvalidRequest
 
-MAX_INT = 2**31 - 1
-MAX_SEED = 2**63 - 1
 MAX_FRAMES = 64
 MAX_FPS = 240
-MAX_PRIORITY = 1000
-MAX_STOP_STRINGS = 16
-MAX_STOP_LENGTH = 256
-MAX_BIASES = 1024
-MAX_TOP_LOGPROBS = 20
 MAX_PARAM_LENGTH = 200
 MAX_MESSAGE_LENGTH = 500
 """Some of pydantic's messages repeat what was sent."""
-
-
-def _wrapped(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
-
-
-WRAPPED = BeforeValidator(_wrapped, json_schema_input_type=str | list[str] | None)
 
 
 def _as_address(value: Any) -> Any:
@@ -96,9 +83,6 @@ class InputAudioContent(Schema):
 Content: TypeAlias = Annotated[
     TextContent | ImageContent | VideoContent | AudioContent | InputAudioContent, Field(discriminator="type")
 ]
-TokenId: TypeAlias = Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")]
-"""JSON's keys are strings."""
-StopString: TypeAlias = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
 Metadata: TypeAlias = Annotated[
@@ -158,35 +142,14 @@ class MmProcessorKwargs(Schema):
     min_pixels: int | None = Field(None, ge=1, le=MAX_INT)
 
 
-class StreamOptions(Schema):
-    """What a stream carries beside the text."""
-
-    include_usage: bool = False
-    include_obfuscation: Literal[False] = False
-
-
-class ChatCompletionRequest(Schema):
+class ChatCompletionRequest(SampledRequest):
     """What a client asks for; an absent field is None and gets its default in validation."""
 
-    model: str
     messages: list[ChatMessage]
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=MAX_INT)
-    min_p: float | None = Field(None, ge=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=10)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, max_length=MAX_BIASES)
-    n: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    seed: int | None = Field(None, ge=-MAX_SEED - 1, le=MAX_SEED)
-    stop: Annotated[list[StopString] | None, WRAPPED] = Field(None, max_length=MAX_STOP_STRINGS)
     max_tokens: int | None = Field(None, ge=1, le=MAX_INT)
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_INT)
-    min_tokens: int | None = Field(None, ge=0, le=MAX_INT)
-    ignore_eos: bool | None = None
     response_format: ResponseFormat | None = None
     """JSON, or JSON of a schema, that the answer is held to."""
     guided_json: dict[str, Any] | str | None = None
@@ -199,8 +162,6 @@ class ChatCompletionRequest(Schema):
     """A grammar in Lark or GBNF that the answer follows; vLLM's name."""
     structured_outputs: StructuredOutputs | None = None
     """The same four under vLLM's newer name."""
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     images: Annotated[list[str] | None, WRAPPED] = None
     videos: Annotated[list[str] | None, WRAPPED] = None
     audios: Annotated[list[str] | None, WRAPPED] = None
@@ -210,13 +171,8 @@ class ChatCompletionRequest(Schema):
     tools: list[FunctionTool] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    timeout: float | None = Field(None, gt=0)
-    """Seconds from acceptance to the last token."""
-    priority: int | None = Field(None, ge=-MAX_PRIORITY, le=MAX_PRIORITY)
-    """Lower is served earlier, as in vLLM; 0 if absent."""
     metadata: Metadata | None = None
     """Labels that stand in the request's trace, without effect on the answer."""
-    user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     """Asks for nothing more: what prompts have in common is found without it."""

@@ -6,17 +6,8 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Stri
 from pydantic_core import PydanticCustomError
 
 from api.schema.neutral import without_neutral
-from api.schema.request import (
-    MAX_INT,
-    MAX_PRIORITY,
-    MAX_SEED,
-    MAX_TOP_LOGPROBS,
-    InputAudio,
-    MmProcessorKwargs,
-    Schema,
-    check_fields,
-    read_fields,
-)
+from api.schema.request import InputAudio, MmProcessorKwargs, Schema, check_fields, read_fields
+from api.schema.sampling import MAX_INT, MAX_PRIORITY, MAX_SEED, MAX_TOP_LOGPROBS
 from api.schema.structure import JsonObjectFormat, JsonSchema, TextFormat
 from api.schema.tool import MAX_ID_LENGTH, MAX_NAME_LENGTH, MAX_TOOLS, FunctionDefinition, ToolMode, choice_kind
 

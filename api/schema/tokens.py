@@ -5,8 +5,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from api.schema.request import (
-    MAX_INT,
-    WRAPPED,
     ChatCompletionRequest,
     ChatMessage,
     MmProcessorKwargs,
@@ -14,6 +12,7 @@ from api.schema.request import (
     SpokenMessage,
     TemplateVariables,
 )
+from api.schema.sampling import MAX_INT, WRAPPED
 from shared.errors import InvalidRequest
 
 

@@ -64,7 +64,8 @@ class StandIn:
         events: list[JobEvent] = []
         if job.id not in self.seqs:
             named, created_s = self.named(job), job.created_s
-            told = {"model": job.model, "created_s": created_s, "num_choices": job.n, "calling": job.calling}
+            echo = {"echo": job.prompt} if job.echoes else {}
+            told = {"model": job.model, "created_s": created_s, "num_choices": job.n, "calling": job.calling} | echo
             events.append(Started(**named, prompt_tokens=7, **told))
         events += [TextDelta(**self.named(job), text=word, token_ids=(1,), **more) for word in words]
         await self.publish(job, *events)
@@ -74,10 +75,12 @@ class StandIn:
 
     async def finish(self, job: ChatJob, reason=FinishReason.STOP, tells=True, index=0) -> None:
         usage = Usage(prompt_tokens=7, completion_tokens=3)
-        await self.publish(job, Finished(**self.named(job), reason=reason, usage=usage, index=index), tells=tells)
+        ended = {"reason": reason, "usage": usage, "index": index, "key_name": job.key_name}
+        await self.publish(job, Finished(**self.named(job), **ended), tells=tells)
 
     async def fail(self, job: ChatJob, code: ErrorCode, message: str, param: str | None = None) -> None:
-        await self.publish(job, Failed(**self.named(job), code=code, message=message, param=param))
+        told = {"code": code, "message": message, "param": param, "key_name": job.key_name}
+        await self.publish(job, Failed(**self.named(job), **told))
 
     async def answer(self, *words: str) -> ChatJob:
         job = await self.take()

@@ -7,6 +7,7 @@ import httpx2
 import pytest
 from openai import APIError, APIStatusError, NotFoundError
 
+from shared import keys
 from tests.api.conftest import MODEL, asking, connect, until
 from tests.api.standin import StandIn
 from tests.api.test_keys import keys_file as keys_file
@@ -113,3 +114,31 @@ async def test_only_the_key_that_asked_may_cancel(pair, worker):
         assert cancel(pair[1], job.id, "key-free").json()["cancelled"] is True
         with contextlib.suppress(APIStatusError):
             await plain
+
+
+async def test_what_became_of_an_answer_is_told_to_the_key_that_asked_and_no_other(pair, worker, broker):
+    async with connect(pair[0], "key-free") as client, asking(ask(client)) as plain:
+        job = await worker.take()
+        await worker.say(job, "secret")
+        before = [events(pair[1], job.id, "key-slow").json(), cancel(pair[1], job.id, "key-slow").json()]
+        await worker.finish(job)
+        await broker.delete(keys.payload(job.id))
+        await plain
+    after = [events(pair[1], job.id, "key-slow").json(), cancel(pair[1], job.id, "key-slow").json()]
+    unknown = f"chatcmpl-{'0' * 32}"
+    nothing = [events(pair[1], unknown, "key-slow").json(), cancel(pair[1], unknown, "key-slow").json()]
+
+    assert before == after == [named(told, job.id) for told in nothing]
+    assert cancel(pair[1], job.id, "key-free").json()["cancelled"] is False
+    assert "secret" in events(pair[1], job.id, "key-free").text
+
+
+def events(gateway, job_id, key):
+    url = f"{gateway.url}/v1/chat/completions/{job_id}/events"
+    return httpx2.get(url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+
+
+def named(told: dict, job_id: str) -> dict:
+    """What is said of an unknown answer, as if it had this id."""
+    message = told["error"]["message"].replace(f"chatcmpl-{'0' * 32}", job_id)
+    return {"error": told["error"] | {"message": message}}

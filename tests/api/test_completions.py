@@ -218,7 +218,6 @@ async def is_empty(broker):
         ({"best_of": 3}, "best_of"),
         ({"images": ["http://x/y.png"]}, "images"),
         ({"echo": True, "logprobs": 1}, "echo"),
-        ({"echo": True, "prompt": [1, 2]}, "echo"),
         ({"logprobs": 21}, "logprobs"),
         ({"logprobs": True}, "logprobs"),
         ({"max_tokens": 0}, "max_tokens"),

@@ -172,7 +172,7 @@ async def test_other_origins_may_call_only_where_they_are_named(gateways, gatewa
 
 
 async def test_documentation_is_one_page_that_loads_nothing(gateway):
-    async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False, timeout=60) as http:
         page, document = await http.get("/docs"), (await http.get("/openapi.json")).json()
 
     assert page.headers["content-type"].startswith("text/html")

@@ -76,6 +76,18 @@ def test_unnamed_value_is_refused(arguments: list[str], message: str, capsys: py
     assert f"--lora_modules: {message}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--quant_method=bnb", "--quantization-bit=4", "--quant_bits=8"])
+@pytest.mark.parametrize("settings", [WorkerSettings, DeploySettings])
+def test_option_known_from_elsewhere_is_refused_with_what_to_say(
+    settings: type[Settings], option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        settings.read(["--model_type=fake", option])
+
+    name = option.partition("=")[0].replace("-b", "_b")
+    assert f"{name}: say it with --quantization bnb-int8, bnb-nf4 or torchao-int8" in capsys.readouterr().err
+
+
 def read_in(variables: dict[str, str], reader: type[_Settings], monkeypatch: pytest.MonkeyPatch) -> _Settings:
     with monkeypatch.context() as patch:
         patch.delenv("BATON_CONFIG", raising=False)
@@ -100,6 +112,18 @@ def test_workers_are_pinned_to_visible_gpus(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
     assert [pin.get("CUDA_VISIBLE_DEVICES") for pin in pins(num_workers)] == pinned
+
+
+@pytest.mark.parametrize(
+    ("visible", "num_workers", "pinned"),
+    [("2,3,5", None, ["2,3,5"]), ("2,3,5,7", 2, ["2,3", "5,7"]), ("2,3,5", 2, ["2", "3,5"]), ("", None, [None])],
+)
+def test_workers_of_a_spread_model_share_the_visible_gpus(
+    visible: str, num_workers: int | None, pinned: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    assert [pin.get("CUDA_VISIBLE_DEVICES") for pin in pins(num_workers, is_spread=True)] == pinned
 
 
 def test_one_worker_serves_a_machine_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,8 +97,8 @@ MUTANTS = (
     Mutant(
         "cancel of who left",
         "api/dispatch.py",
-        "                if self._open.pop(job.id, None):\n                    self._cancel(job)",
-        "                self._open.pop(job.id, None)",
+        "                is_left = self._open.pop(job.id, None) is not None",
+        "                is_left = self._open.pop(job.id, None) is None",
         "tests/faults/test_clients.py::test_client_that_leaves_stops_its_job",
     ),
     Mutant(

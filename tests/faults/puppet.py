@@ -13,6 +13,7 @@ import zlib
 from dataclasses import dataclass
 
 from worker.__main__ import main
+from worker.engine.flight import Landed
 from worker.engine.prompt import Prompt
 from worker.engine.token import Scored, Token
 from worker.models import fake
@@ -90,10 +91,10 @@ STRINGS = Strings()
 class PuppetRunner(fake.FakeRunner):
     """The fake model's times, and strings to pull."""
 
-    def decode(self, sequences):
+    def launch(self, sequences, before):
         time.sleep(self._itl_s)
         self._meet_fate(sequences)
-        return [chosen(sequence) for sequence in sequences]
+        return Landed(sequences, [chosen(sequence) for sequence in sequences])
 
     def _meet_fate(self, sequences):
         alphabets = [sequence.prompt.tokenizer.alphabet for sequence in sequences]

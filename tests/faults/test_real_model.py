@@ -14,7 +14,7 @@ from baton.embedded import EmbeddedRedis
 from tests.acceptance.conftest import ADAPTERS, MODEL, Stack
 from tests.cases import INTERNVL2
 
-NUM_TOKENS = 250
+NUM_TOKENS = 150
 PICTURE = base64.b64encode((INTERNVL2 / "media" / "square.png").read_bytes()).decode()
 SEEN = [
     {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}},

@@ -61,7 +61,7 @@ def growth(served):
 
 @pytest.mark.timeout(600)
 async def test_document_describes_what_the_gateway_does(served):
-    schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
+    schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json", timeout=60)
 
     for operation in schema.get_all_operations():
         for mode in GenerationMode:

@@ -1,5 +1,6 @@
 """A runner that counts: a row is the list of the tokens in it, and the next token the number of tokens so far."""
 
+from worker.engine.flight import Landed
 from worker.engine.pieces import identify
 from worker.engine.rows import Content
 from worker.engine.runner import MediaStats
@@ -9,6 +10,9 @@ from worker.engine.token import Token
 class Numbers:
     def decode(self, token_ids):
         return "".join(f"{t} " for t in token_ids)
+
+    def answer_bytes(self, token_id):
+        return f"{token_id} ".encode()
 
 
 class CountingPrefill:
@@ -41,6 +45,7 @@ class CountingPrefill:
 class CountingRunner:
     adapters = None
     media_stats = MediaStats()
+    overlaps = False
 
     def __init__(self, num_rows=8):
         self.rows = [[] for _ in range(num_rows)]
@@ -56,10 +61,12 @@ class CountingRunner:
     def prefill(self, sequence, row, num_cached):
         return CountingPrefill(self, sequence, row, num_cached)
 
-    def decode(self, sequences):
+    def launch(self, sequences, before):
+        flying = dict(zip(before.sequences, before.tokens, strict=True)) if before else {}
         for row, sequence in zip(self.rows, sequences, strict=False):
-            assert row == tokens_of(sequence)[:-1]
-            row.append(sequence.last_token_id)
+            tokens = [*tokens_of(sequence), *(flying[sequence].id for _ in range(sequence.num_flying))]
+            assert row == tokens[:-1]
+            row.append(tokens[-1])
         if any(s.id.startswith("bomb") for s in sequences):
             raise RuntimeError("the step breaks")
         self.need_memory("decode", [s.id for s in sequences], len(sequences))
@@ -67,7 +74,10 @@ class CountingRunner:
             error, self.fails_once = self.fails_once, None
             raise error
         self.batch_sizes.append(len(sequences))
-        return [Token(s.num_tokens) for s in sequences]
+        return Landed(sequences, [self.token(s) for s in sequences])
+
+    def token(self, sequence):
+        return Token(sequence.num_tokens + sequence.num_flying)
 
     def need_memory(self, where, names, num_rows):
         if num_rows > self.room[where] or self.too_large.get(where) in names:

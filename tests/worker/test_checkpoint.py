@@ -1,5 +1,6 @@
 """Where weights come from: a directory, a hub, a hub that breaks off, and no hub at all."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -211,3 +212,13 @@ def test_fingerprint_follows_the_content_and_not_the_place(tmp_path):
 
     assert same[0] == same[1] != digest_of(there)
     assert fingerprint("a", "bc") != fingerprint("ab", "c")
+
+
+@pytest.mark.parametrize("part", [None, "llm_config"])
+def test_checkpoint_that_is_quantised_already_is_refused(tmp_path, part):
+    config = {"quantization_config": {"quant_method": "awq"}}
+    (tmp_path / "config.json").write_text(json.dumps(config if part is None else {part: config}))
+    settings = WorkerSettings(model_type="internvl2-2b", model_id_or_path=str(tmp_path))
+
+    with pytest.raises(LoadError, match=r"is quantised already \(awq\), .* add --quantization"):
+        locate(settings, MODEL_TYPES["internvl2-2b"], report=print)

@@ -16,6 +16,13 @@ from worker.engine.thread import EngineThread
 from worker.engine.token import Scored, Token
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "overlapped"], autouse=True)
+def overlaps(request, monkeypatch):
+    """Each test with the tokens of a step taken at once, and only after the next one was launched."""
+    monkeypatch.setattr(CountingRunner, "overlaps", request.param)
+    return request.param
+
+
 def sequence(sequence_id: str, max_tokens: int, *, stop_token_id: int = -1, token_ids=()) -> Sequence:
     prompt = Prompt(token_ids=(7, 7, 7), tokenizer=Numbers(), stop_token_ids=frozenset({stop_token_id}))
     return Sequence(sequence_id, prompt, SamplingParams(), max_tokens, token_ids)
@@ -213,10 +220,8 @@ def test_aborted_sequence_frees_its_row_at_once(victim):
 class ScoringRunner(CountingRunner):
     """Tells how likely each token is."""
 
-    def decode(self, sequences):
-        return [self._scored(token) for token in super().decode(sequences)]
-
-    def _scored(self, token):
+    def token(self, sequence):
+        token = super().token(sequence)
         return Token(token.id, -token.id / 100, (Scored(token.id, -token.id / 100),))
 
 
@@ -257,3 +262,80 @@ async def test_thread_wakes_for_work_and_aborts_between_steps():
 
     assert outputs[-1].finish_reason is FinishReason.CANCELLED
     thread.stop()
+
+
+class Telling:
+    """A step that says when it is launched and when its tokens are taken, which may fail."""
+
+    def __init__(self, runner, flight):
+        self.runner, self.flight, self.number = runner, flight, len(runner.told)
+        self.sequences, self.tokens = flight.sequences, flight.tokens
+        runner.told.append("launch")
+
+    def collect(self):
+        self.runner.told.append("collect")
+        if self.runner.fails_late:
+            raise self.runner.fails_late.pop()
+        return self.tokens
+
+
+class TellingRunner(CountingRunner):
+    def __init__(self):
+        super().__init__()
+        self.told, self.fails_late = [], []
+
+    def launch(self, sequences, before):
+        return Telling(self, super().launch(sequences, before))
+
+
+class Free:
+    """A constraint that allows everything."""
+
+    is_complete = is_broken = False
+
+    def accept(self, token_id):
+        pass
+
+
+@pytest.mark.parametrize("constraint", [None, Free()], ids=["free", "constrained"])
+def test_next_step_is_launched_before_the_tokens_are_here_unless_something_waits_for_them(constraint, overlaps):
+    runner = TellingRunner()
+    engine = Engine(runner, max_num_seqs=2)
+    engine.add(sequence("s", max_tokens=4))
+    engine.add(Sequence("c", Prompt(token_ids=(7,), tokenizer=Numbers()), SamplingParams(), 4, constraint=constraint))
+
+    run(engine)
+
+    if overlaps and constraint is None:
+        assert runner.told == ["launch", *["launch", "collect"] * 3, "collect"]
+    else:
+        assert runner.told == ["launch", "collect"] * 4
+
+
+def test_constraint_that_joins_and_leaves_takes_over_what_is_under_way():
+    engine = Engine(TellingRunner(), max_num_seqs=2)
+    engine.add(sequence("s", max_tokens=12))
+    outputs = [engine.step() for _ in range(3)]
+    engine.add(Sequence("c", Prompt(token_ids=(7,), tokenizer=Numbers()), SamplingParams(), 3, constraint=Free()))
+
+    rest = run(engine)
+
+    told = [o for step in outputs for o in step] + rest["s"]
+    assert [t for o in told for t in o.token_ids] == list(range(3, 15))
+    assert [t for o in rest["c"] for t in o.token_ids] == [1, 2, 3]
+
+
+def test_step_that_turns_out_to_have_failed_costs_nobody_anything():
+    runner = TellingRunner()
+    engine = Engine(runner, max_num_seqs=4)
+    for n in range(3):
+        engine.add(sequence(f"s{n}", max_tokens=9))
+    for _ in range(3):
+        engine.step()
+    runner.fails_late = [RuntimeError("found out too late")]
+    engine.add(sequence("s3", max_tokens=9))
+
+    outputs = run(engine)
+
+    assert runner.fails_late == []
+    assert {said[-1].token_ids for said in outputs.values()} == {(11,)}

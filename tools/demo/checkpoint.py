@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from tools.demo.network import original_config
+from worker.models.device import Placement
 from worker.models.internvl2_weights import build_model, translate_config
 from worker.models.vocabulary import Vocabulary
 from worker.models.weights import open_weights
@@ -55,7 +56,7 @@ def read_checkpoint(directory: Path, vocabulary: Vocabulary, adapter: Path | Non
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     native = translate_config(config, vocabulary.control_ids["<IMG_CONTEXT>"])
     weights = open_weights(directory, adapter, lambda _: None)
-    return build_model(native, weights, torch.float32, torch.device("cpu"))
+    return build_model(native, weights, Placement((torch.device("cpu"),), torch.float32))
 
 
 def original_weights(network: Any) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from worker.engine.sequence import BASE
+from worker.engine.upload import upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class AdapterSlots:
         self._layers: dict[str, _Layer] = {}
         self._selection = _Selection()
         self._fillings = Counter[int]()
+        self.version = 0
+        """Changes with anything in any slot: what was recorded before looks at weights that may be gone."""
 
     def identity(self, slot: int) -> Hashable:
         """Return what changes when a slot is filled with something else."""
@@ -50,10 +53,12 @@ class AdapterSlots:
     def put(self, slot: int, changes: Mapping[str, LowRank]) -> None:
         """Fill an empty slot with the changes by module name; raises RuntimeError if memory doesn't hold them."""
         self._fillings[slot] += 1
+        self.version += 1
         try:
             for name, change in changes.items():
                 if name not in self._layers:
-                    self._layers[name] = _Layer(self.network.get_submodule(name), self._selection)
+                    linear = self.network.get_submodule(name)
+                    self._layers[name] = _Layer(linear, self.network.dtype, self._selection)
                 self._layers[name].put(slot, change)
             for layer in self._layers.values():
                 layer.grow(slot + 1, rank=0)
@@ -63,6 +68,7 @@ class AdapterSlots:
 
     def clear(self, slot: int) -> None:
         """Empty a slot that no sequence uses any more; a layer that nothing changes any more runs as it was built."""
+        self.version += 1
         for name, layer in list(self._layers.items()):
             layer.clear(slot)
             if layer.is_empty:
@@ -76,17 +82,24 @@ class AdapterSlots:
             self._selection.slots = None
         else:
             chosen = distinct if len(distinct) == 1 else list(slots)
-            self._selection.slots = torch.tensor(chosen, device=self.network.device)
+            self._selection.slots = upload(chosen, torch.long, self.network.device)
+
+    def select_rows(self, slots: torch.Tensor | None) -> None:
+        """Say the same by a tensor on the device, shape [rows], whose numbers may change later; None is the base."""
+        self._selection.slots = slots
 
 
 class _Layer:
     """One linear layer's changes in all slots, stacked; ranks that are smaller end in zeros."""
 
-    def __init__(self, linear: nn.Linear, selection: _Selection) -> None:
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype, selection: _Selection) -> None:
+        """Take the layer as it is; `dtype` is what one computes in whose weights are quantised."""
         self._selection = selection
         self._filled: set[int] = set()
-        self._a = linear.weight.new_zeros(1, 0, linear.in_features)  # [slots, rank, in]
-        self._b = linear.weight.new_zeros(1, linear.out_features, 0)  # [slots, out, rank]
+        weight = linear.weight
+        given: Any = {"dtype": weight.dtype if weight.is_floating_point() else dtype, "device": weight.device}
+        self._a = torch.zeros(1, 0, linear.in_features, **given)  # [slots, rank, in]
+        self._b = torch.zeros(1, linear.out_features, 0, **given)  # [slots, out, rank]
         self._hook = linear.register_forward_hook(self._add)
 
     @property
@@ -121,5 +134,6 @@ class _Layer:
         """Add each row's change; rows lie in the first dimension, of which one sequence's prefill is a single one."""
         if (slots := self._selection.slots) is None:
             return None
+        slots = slots.to(self._a.device)  # of layers on several devices
         rows = arguments[0].reshape(len(slots), -1, arguments[0].shape[-1])
         return output + (rows @ self._a[slots].mT @ self._b[slots].mT).view_as(output)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers.generation import BaseStreamer, LogitsProcessor, LogitsProcessorList
 
+from worker.engine.flight import Flight, Landed
 from worker.engine.runner import MediaRoom, MediaStats
 from worker.engine.sampler import Sampler
 from worker.engine.sequence import Sequence
@@ -24,6 +25,7 @@ class AloneRunner:
 
     adapters = None
     media_stats = MediaStats()
+    overlaps = False
 
     def __init__(self, model: Any, max_model_len: int, *, media_room: MediaRoom | None = None) -> None:
         self.media_room = media_room
@@ -42,10 +44,10 @@ class AloneRunner:
         self._generation = _Generation(lambda generation: self._generate(sequence, generation))
         return _Beginning()
 
-    def decode(self, sequences: list[Sequence]) -> list[Token]:
-        """Return the next token of the only sequence."""
+    def launch(self, sequences: list[Sequence], before: Flight | None) -> Landed:
+        """Fetch the next token of the only sequence."""
         assert self._generation is not None
-        return [self._generation.next_token()]
+        return Landed(sequences, [self._generation.next_token()])
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
         """Nothing lies in a row."""

@@ -53,11 +53,14 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
     is_compileable = True
 
     def __init__(self, sample: Any, rows: int, width: int, allocate: Allocate = zeros) -> None:
-        """Allocate `rows` of `width` tokens whose keys and values are as those of `sample`, a prefilled layer."""
+        """Allocate `rows` of `width` tokens whose keys and values are as those of `sample`, a prefilled layer.
+
+        Behind each row's last token there is a place for what nobody looks at.
+        """
         super().__init__()
         # Zeros, because a masked position still meets the softmax's zero weight, and 0 * nan is nan.
         self.keys, self.values = (  # [rows, heads, width, head_dim]
-            allocate((rows, states.shape[1], width, states.shape[3]), states.dtype, states.device)
+            allocate((rows, states.shape[1], width + 1, states.shape[3]), states.dtype, states.device)
             for states in (sample.keys, sample.values)
         )
         self.is_initialized = True
@@ -68,7 +71,7 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
 
     def step(self, rows: slice, positions: torch.Tensor, width: int) -> None:
         """Tell where the next update writes, by row, shape [rows, tokens]; the view ends before `width`."""
-        self._rows, self._positions, self._width = rows, positions, width
+        self._rows, self._positions, self._width = rows, positions.to(self.keys.device), width
 
     def put(self, row: int, layer: Any) -> None:
         """Copy a prefilled layer's only row."""
@@ -107,8 +110,8 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
 
     def get_max_length(self) -> int:
         """Return the most positions a row holds."""
-        width: int = self.keys.shape[-2]
-        return width
+        places: int = self.keys.shape[-2]
+        return places - 1
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Do nothing: the pools exist from the start."""
@@ -136,6 +139,8 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         self._adds_masks = config._attn_implementation == "eager"
         self._lengths = [0] * rows
         self._shifts = [0] * rows
+        self.scratch = width
+        """The place in each row that no mask ever shows."""
 
     def truncate(self, row: int, length: int) -> None:
         """Forget what lies in a row behind the first `length` tokens; states can only be forgotten altogether."""
@@ -154,23 +159,34 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         for layer, filled in zip(self.layers, prefilled.layers, strict=True):
             layer.put(row, filled)
 
-    def step(self, count: int) -> tuple[torch.Tensor, Mask]:
+    def grow(self, count: int) -> tuple[list[int], list[int]]:
         """Make room for one more token in each of the first `count` rows.
 
-        Returns the tokens' positions as the model sees them, shape [rows, 1], and which keys each may see, shape
-        [rows, 1, 1, width], by kind of layer where there are several.
+        Returns the tokens' indices, and their positions as the model sees them.
         """
-        positions, width = self._extend(slice(0, count), 1)
-        shifts = torch.tensor(self._shifts[:count], device=self._device)
-        return positions + shifts[:, None], self._masks(positions, width)
+        indices = self._lengths[:count]
+        self._lengths[:count] = [index + 1 for index in indices]
+        return indices, [index + shift for index, shift in zip(indices, self._shifts[:count], strict=True)]
+
+    def step(self, places: torch.Tensor, indices: torch.Tensor, width: int) -> Mask:
+        """Let the next forward write one token of each of the first rows at its place, both of shape [rows, 1].
+
+        Returns which keys each may see, those up to its index and before `width`, shape [rows, 1, 1, width], by kind of
+        layer where there are several. Nothing is asked of the host that the device would have to wait for.
+        """
+        self._tell(slice(0, len(places)), places, width)
+        return self._masks(indices, width)
 
     def extend(self, row: int, count: int) -> tuple[torch.Tensor, Mask]:
         """Make room for `count` more tokens in one row; return their indices, shape [1, count], and masks as `step`.
 
         At a row's beginning there is no mask, with which models see from left to right and need no memory for it.
         """
-        positions, width = self._extend(slice(row, row + 1), count)
-        return positions, None if width == count else self._masks(positions, width)
+        start = self._lengths[row]
+        width = self._lengths[row] = start + count
+        indices = torch.arange(start, width, device=self._device)[None]
+        self._tell(slice(row, row + 1), indices, width)
+        return indices, None if start == 0 else self._masks(indices, width)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first tokens of one row over another."""
@@ -186,27 +202,21 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         lengths[row], lengths[other] = lengths[other], lengths[row]
         shifts[row], shifts[other] = shifts[other], shifts[row]
 
-    def _extend(self, rows: slice, count: int) -> tuple[torch.Tensor, int]:
-        """Return the indices of each row's next tokens, shape [rows, count], and where the longest row ends."""
-        starts = torch.tensor(self._lengths[rows], device=self._device)
-        positions = starts[:, None] + torch.arange(count, device=self._device)
-        self._lengths[rows] = [length + count for length in self._lengths[rows]]
-        width = max(self._lengths[rows])
+    def _tell(self, rows: slice, places: torch.Tensor, width: int) -> None:
         for layer in self.layers:
-            layer.step(rows, positions, width)
-        return positions, width
+            layer.step(rows, places, width)
 
-    def _masks(self, positions: torch.Tensor, width: int) -> Mask:
-        masks = {kind: self._mask(kind, positions, width) for kind in self._kinds}
+    def _masks(self, indices: torch.Tensor, width: int) -> Mask:
+        masks = {kind: self._mask(kind, indices, width) for kind in self._kinds}
         return masks if len(masks) > 1 else masks[self._kinds[0]]
 
-    def _mask(self, kind: str, positions: torch.Tensor, width: int) -> torch.Tensor | None:
+    def _mask(self, kind: str, indices: torch.Tensor, width: int) -> torch.Tensor | None:
         if kind in LINEAR:
             return None
         keys = torch.arange(width, device=self._device)
-        seen = keys <= positions[..., None]
+        seen = keys <= indices[..., None]
         if kind == SLIDING:
-            seen &= keys > positions[..., None] - self._window
+            seen &= keys > indices[..., None] - self._window
         return self._additive(seen[:, None]) if self._adds_masks else seen[:, None]
 
     def _additive(self, seen: torch.Tensor) -> torch.Tensor:
@@ -225,7 +235,7 @@ def pool_bytes(sample: Cache, rows: int, width: int) -> dict[torch.device, int]:
                 taken[state.device] += rows * state.nbytes
         else:
             for states in (layer.keys, layer.values):
-                taken[states.device] += rows * width * states.nbytes // states.shape[2]
+                taken[states.device] += rows * (width + 1) * states.nbytes // states.shape[2]
     return dict(taken)
 
 

@@ -6,6 +6,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from worker.engine.sequence import Sequence
+from worker.engine.upload import upload
 
 
 class Counts:
@@ -17,20 +18,31 @@ class Counts:
         self._answers = torch.empty(0)  # [rows, vocab], int32
         self._prompts = torch.empty(0)  # [rows, vocab], bool
 
-    def of(self, sequences: Rows[Sequence], like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def of(
+        self, sequences: Rows[Sequence], like: torch.Tensor, newest: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return how often each token stands in each answer, and whether it stands in the prompt where that counts.
 
-        Both have the shape of `like`, [rows, vocab].
+        Both have the shape of `like`, [rows, vocab]. `newest`, shape [rows], are the tokens of sequences that fly.
         """
         for sequence in sequences:
-            if sequence not in self._rows:
+            if not self._is_open(sequence):
                 self._open(sequence, like)
         rows = [self._rows[sequence] for sequence in sequences]
         self._count(sequences, rows)
-        return self._answers[rows], self._prompts[rows]
+        if newest is not None:
+            self._count_flying(sequences, rows, newest)
+        picked = upload(rows, torch.long, like.device)
+        return self._answers.index_select(0, picked), self._prompts.index_select(0, picked)
+
+    def _is_open(self, sequence: Sequence) -> bool:
+        """Whether it is counted, and of what was counted nothing was lost with a step that failed."""
+        row = self._rows.get(sequence)
+        return row is not None and self._num_counted[row] <= sequence.num_chosen
 
     def _open(self, sequence: Sequence, like: torch.Tensor) -> None:
         vocab = like.shape[-1]
+        self._rows.pop(sequence, None)
         # Those that ended stay known for as long as their job has other choices.
         taken = {row for known, row in self._rows.items() if not known.is_finished}
         row = min({*range(len(self._num_counted) + 1)} - taken)
@@ -45,7 +57,7 @@ class Counts:
         if sequence.prompt.penalizes_prompt:
             # A placeholder of media may lie outside of what the model can say.
             token_ids = [token_id for token_id in {*sequence.prompt.token_ids} if 0 <= token_id < vocab]
-            self._prompts[row, token_ids] = True
+            self._prompts[row].index_fill_(0, upload(token_ids, torch.long, like.device), True)
 
     def _count(self, sequences: Rows[Sequence], rows: list[int]) -> None:
         """Add the tokens that came since the last call."""
@@ -54,8 +66,20 @@ class Counts:
             places += ((row, token_id) for token_id in sequence.token_ids[self._num_counted[row] :])
             self._num_counted[row] = len(sequence.token_ids)
         if places:
-            index = torch.tensor(places, device=self._answers.device).unbind(-1)
-            self._answers.index_put_(index, self._answers.new_ones(()), accumulate=True)
+            self._add(*upload([*zip(*places, strict=True)], torch.long, self._answers.device))
+
+    def _count_flying(self, sequences: Rows[Sequence], rows: list[int], newest: torch.Tensor) -> None:
+        """Add the tokens that only the device has yet."""
+        flying = [index for index, sequence in enumerate(sequences) if sequence.num_flying]
+        if flying:
+            of_flying = [flying, [rows[index] for index in flying]]
+            picked, places = upload(of_flying, torch.long, newest.device).unbind()
+            self._add(places, newest.index_select(0, picked))
+        for index in flying:
+            self._num_counted[rows[index]] += 1
+
+    def _add(self, rows: torch.Tensor, token_ids: torch.Tensor) -> None:
+        self._answers.index_put_((rows, token_ids), self._answers.new_ones(()), accumulate=True)
 
 
 def _with_row(pool: torch.Tensor, row: torch.Tensor) -> torch.Tensor:

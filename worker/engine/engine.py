@@ -1,6 +1,7 @@
 """One step of continuous batching: read on in one waiting prompt, decode every running sequence, retire what ended.
 
-A step that raises is made again with fewer rows, and without the one that is to blame.
+A decode step is launched before the tokens of the one before it are known here, so that the device never waits for the
+host. A step that raises is made again with fewer rows, and without the one that is to blame.
 """
 
 import logging
@@ -8,9 +9,10 @@ from dataclasses import dataclass
 
 from shared.events import FinishReason
 from worker.engine.failure import EngineBroken, Failure, failure_of, has_lost_device, is_out_of_memory
+from worker.engine.flight import Flight
 from worker.engine.runner import MediaStats, Runner
 from worker.engine.scheduler import Reading, Scheduler
-from worker.engine.sequence import Sequence
+from worker.engine.sequence import Sequence, SequenceStatus
 from worker.engine.token import Token
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class Engine:
         self._runner = runner
         self._scheduler = Scheduler(runner, max_num_seqs, reuses=enable_prefix_caching)
         self._max_num_batched_tokens = max_num_batched_tokens
+        self._flight: Flight | None = None
         self._prompt_tokens = self._cached_tokens = self._prefix_hits = 0
         self.num_just_read = 0
         """Of prompts in the last step, in tokens or as many tokens' worth of media."""
@@ -154,17 +157,55 @@ class Engine:
         return reading
 
     def _decode(self) -> list[StepOutput]:
+        """Launch a step, and take the tokens of the one before, or also its own where something waits for them."""
+        outputs = self._land() if self._waits_for_tokens else []
         sequences = list(self._scheduler.running)
-        if not sequences:
-            return []
         try:
-            tokens = self._runner.decode(sequences)
+            flight = self._launch(sequences)
         except Exception as error:  # the model's own code may raise anything
             logger.exception("decode step failed for %d sequences", len(sequences))
-            return self._try_again(sequences, error)
+            return outputs + self._land() + self._try_again(sequences, error)
+        outputs += self._land(flight)
+        return outputs + (self._land() if self._waits_for_tokens else [])
+
+    @property
+    def _waits_for_tokens(self) -> bool:
+        """Whether the next step can't be launched before the last one's tokens are here; constraints follow them."""
+        return not self._runner.overlaps or any(s.constraint is not None for s in self._scheduler.running)
+
+    def _launch(self, sequences: list[Sequence]) -> Flight | None:
+        """Return a step of these sequences, unless the last tokens of all of them are under way already."""
+        if all(sequence.num_chosen >= sequence.max_tokens for sequence in sequences):
+            return None
+        flight = self._runner.launch(sequences, self._flight)
+        for sequence in sequences:
+            sequence.num_flying += 1
+        return flight
+
+    def _land(self, following: Flight | None = None) -> list[StepOutput]:
+        """Take the tokens of the step that is under way, instead of which the following one is then.
+
+        What that one chooses for a sequence that has ended is dropped; the token it wrote for it lies behind the row's
+        content, where nobody looks.
+        """
+        flight, self._flight = self._flight, following
+        if flight is None:
+            return []
+        try:
+            tokens = flight.collect()
+        except Exception as error:  # what the device found out too late to raise it at once
+            logger.exception("decode step failed for %d sequences", len(flight.sequences))
+            return self._try_again(flight.sequences, error)
         self._scheduler.acquit()
-        outputs = [self._advance(s, t) for s, t in zip(sequences, tokens, strict=True)]
-        for sequence in reversed(sequences):
+        return self._arrive(flight.sequences, tokens)
+
+    def _arrive(self, sequences: list[Sequence], tokens: list[Token]) -> list[StepOutput]:
+        outputs = []
+        for sequence, token in zip(sequences, tokens, strict=True):
+            sequence.num_flying -= 1
+            if sequence.status is SequenceStatus.RUNNING:
+                outputs.append(self._advance(sequence, token))
+        for sequence in reversed(self._scheduler.running[:]):
             if sequence.is_finished:
                 self._scheduler.remove(sequence)
         return outputs
@@ -175,13 +216,17 @@ class Engine:
             return _ending(sequence)
         return StepOutput(sequence.id, text, (token.id,), sequence.finish_reason, sequence.take_scored(), sequence.held)
 
-    def _try_again(self, sequences: list[Sequence], error: Exception) -> list[StepOutput]:
-        """Read the rows' tokens again, the newest alone; whoever fails alone is given up."""
-        _check_device(error, sequences)
-        if len(sequences) == 1:
-            return self._give_up(sequences[0], error)
-        self._scheduler.put_back(sequences, len(sequences) // 2)
-        return []
+    def _try_again(self, failed: list[Sequence], error: Exception) -> list[StepOutput]:
+        """Read the rows' tokens again, the newest alone; whoever failed alone is given up."""
+        _check_device(error, failed)
+        self._flight = None
+        for sequence in self._scheduler.running:
+            sequence.num_flying = 0
+        alone = [sequence for sequence in failed if len(failed) == 1 and not sequence.is_finished]
+        outputs = [output for sequence in alone for output in self._give_up(sequence, error)]
+        if self._scheduler.running:
+            self._scheduler.put_back(list(self._scheduler.running), max(len(failed) // 2, 1))
+        return outputs
 
     def _postpone(self, sequence: Sequence, error: Exception) -> list[StepOutput]:
         """Let it wait until there is more memory, if others hold some; give it up otherwise."""

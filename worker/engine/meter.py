@@ -73,4 +73,6 @@ def _peak(device: torch.device) -> int:
     if device.type != "cuda":
         return host.peak_bytes()
     torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device)
+    torch.cuda.empty_cache()  # what recorded steps hold stays, though nothing lies there between two of them
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.max_memory_allocated(device) + held

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from worker.engine.flight import Flight
 from worker.engine.rows import Content
 from worker.engine.sequence import Sequence
-from worker.engine.token import Token
 
 if TYPE_CHECKING:  # it brings torch
     from worker.engine.adapters import AdapterSlots
@@ -81,8 +81,13 @@ class Runner(Protocol):
         """Begin to read the sequence's tokens but the last one into a row, which holds the first of them already."""
         ...
 
-    def decode(self, sequences: list[Sequence]) -> list[Token]:
-        """Feed each row its last token; return the next token of each."""
+    @property
+    def overlaps(self) -> bool:
+        """Whether a step may be launched while the tokens that it is fed are still under way."""
+        ...
+
+    def launch(self, sequences: list[Sequence], before: Flight | None) -> Flight:
+        """Feed each row its last token, those of sequences that fly out of the step before, which hasn't landed yet."""
         ...
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:

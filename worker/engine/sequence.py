@@ -55,6 +55,8 @@ class Sequence:
         self.num_chunks = 0
         """Pieces that its prompt was read in so far."""
         self.token_ids: list[int] = []
+        self.num_flying = 0
+        """Steps under way that choose a token for it."""
         self.status = SequenceStatus.WAITING
         self.finish_reason: FinishReason | None = None
         self.is_lost = False
@@ -86,13 +88,18 @@ class Sequence:
         return self.status is SequenceStatus.FINISHED
 
     @property
+    def num_chosen(self) -> int:
+        """Tokens of the answer, with those that are still under way."""
+        return len(self.token_ids) + self.num_flying
+
+    @property
     def may_end(self) -> bool:
-        """Whether the next token may end the answer."""
-        return len(self.token_ids) >= self.sampling.min_tokens
+        """Whether the next token to be chosen may end the answer."""
+        return self.num_chosen >= self.sampling.min_tokens
 
     def push(self, token: Token) -> str:
         """Take the next token; return the text that became safe to show, and finish if it is the last."""
-        may_stop = self.may_end
+        may_stop = len(self.token_ids) >= self.sampling.min_tokens
         self.token_ids.append(token.id)
         if self.constraint is not None:
             self.constraint.accept(token.id)

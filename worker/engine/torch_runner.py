@@ -4,6 +4,7 @@ It knows no family: what is special about one stays in its model's own forward.
 """
 
 from collections.abc import Sequence as Rows
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,11 +13,18 @@ from transformers.cache_utils import Cache
 from worker.engine.adapters import AdapterSlots
 from worker.engine.cache import SlotCache, new_cache
 from worker.engine.call import find_decoder
+from worker.engine.capture import Capture, reason_to_stay_eager
+from worker.engine.choice import Choice
 from worker.engine.constraint import begin_masks
 from worker.engine.encoder import Encoder
+from worker.engine.feed import KNOWN, Column, Feed, padding
+from worker.engine.flight import Flight
+from worker.engine.forward import EagerForward, Forward
+from worker.engine.graphs import Graphs
 from worker.engine.pieces import identify
 from worker.engine.pool import Allocate, zeros
 from worker.engine.prefill import ChunkedPrefill, Reader, WholePrefill, keep_last
+from worker.engine.rotary import settle
 from worker.engine.rows import Content
 from worker.engine.runner import MediaRoom, MediaStats, Prefill
 from worker.engine.sampler import Sampler
@@ -27,10 +35,24 @@ from worker.engine.whole import reason_to_read_whole
 MEDIA_CACHE_BYTES = 2**28
 
 
+@dataclass(frozen=True, slots=True)
+class TorchFlight:
+    """A step that was asked of the device; implements `Flight`."""
+
+    sequences: list[Sequence]
+    choice: Choice
+
+    def collect(self) -> list[Token]:
+        """Wait until its tokens are on the host."""
+        return self.choice.tokens()
+
+
 class TorchRunner:
     """Reads one sequence at a time and decodes all of them together; implements `Runner`.
 
-    Created once the model is loaded, by whoever knows that its pools fit beside it.
+    Created once the model is loaded, by whoever knows that its pools fit beside it. With a `capture` it decodes
+    in steps of few shapes, which are recorded, where the model allows it. Prompts are read as rows of `context`
+    tokens need it, if its own are shorter.
     """
 
     def __init__(
@@ -42,19 +64,30 @@ class TorchRunner:
         *,
         allocate: Allocate = zeros,
         media_room: MediaRoom | None = None,
+        capture: Capture | None = None,
+        overlaps: bool = False,
+        context: int | None = None,
     ) -> None:
         self.media_room = media_room
         self.max_model_len = max_model_len
+        self.overlaps = overlaps
         self.adapters = AdapterSlots(model)
+        context = context or max_model_len
         self._model = model
         self._device: torch.device = model.device
         self._config = model.config.get_text_config(decoder=True)
         self.vocab_size: int = self._config.vocab_size
         self._sampler = Sampler()
         self._cache = SlotCache(self._config, sample_cache(model), max_num_seqs, max_model_len, allocate)
+        settle(find_decoder(model), self._config, context)
         self._encoder = Encoder(model, media_cache_bytes)
         self._reader = Reader(model, find_decoder(model), self._config, self._cache, self.adapters, self._encoder)
-        self._reads_whole = reason_to_read_whole(model, max_model_len) is not None
+        self._reads_whole = reason_to_read_whole(model, context) is not None
+        eager = EagerForward(model, self._cache, self.adapters)
+        self._forward: Forward = eager
+        if capture is not None and reason_to_stay_eager(model, max_model_len) is None:
+            name = type(model).__name__
+            self._forward = Graphs(eager, self.adapters, capture, name, max_num_seqs, max_model_len)
 
     @property
     def media_stats(self) -> MediaStats:
@@ -76,20 +109,26 @@ class TorchRunner:
         return ChunkedPrefill(self._reader, sequence, row, num_cached)
 
     @torch.inference_mode()
-    def decode(self, sequences: list[Sequence]) -> list[Token]:
-        """Feed each row its last token; return the next token of each."""
+    def launch(self, sequences: list[Sequence], before: Flight | None) -> TorchFlight:
+        """Feed each row its last token, and wait for nothing."""
+        assert before is None or isinstance(before, TorchFlight)
         begin_masks(sequence.constraint for sequence in sequences)
-        self.adapters.select([sequence.adapter for sequence in sequences])
-        positions, mask = self._cache.step(len(sequences))
-        logits = self._model(
-            input_ids=self._tensor([[sequence.last_token_id] for sequence in sequences]),
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=self._cache,
-            use_cache=True,
-            **self._row_features(sequences),
-        ).logits
-        return self._sampler.choose(logits[:, -1], sequences)
+        columns = self._columns(sequences, before)
+        width = max(column.newest for column in columns) + 1
+        columns += [padding(self._cache.scratch)] * (self._forward.num_rows(len(columns)) - len(columns))
+        feed = Feed.of(columns, _row_features(sequences), self._device)
+        if before is not None:
+            feed.fetch(before.choice.token_ids)
+        logits = self._forward(feed, [sequence.adapter for sequence in sequences], width)
+        return TorchFlight(sequences, self._sampler.pick(logits, sequences, feed.token_ids[: len(sequences), 0]))
+
+    def _columns(self, sequences: Rows[Sequence], before: TorchFlight | None) -> list[Column]:
+        rows = {sequence: row for row, sequence in enumerate(before.sequences)} if before is not None else {}
+        indices, positions = self._cache.grow(len(sequences))
+        return [
+            Column(s.last_token_id, rows[s] if s.num_flying else KNOWN, index, index, position, s.adapter)
+            for s, index, position in zip(sequences, indices, positions, strict=True)
+        ]
 
     @torch.inference_mode()
     def claim(self, row: int, num_tokens: int) -> None:
@@ -106,12 +145,10 @@ class TorchRunner:
         """Let the keys and values of two rows change places."""
         self._cache.swap(row, other)
 
-    def _row_features(self, sequences: Rows[Sequence]) -> dict[str, torch.Tensor]:
-        rows = [sequence.prompt.row_features for sequence in sequences]
-        return {name: self._tensor([row[name] for row in rows]) for name in rows[0]}
 
-    def _tensor(self, values: list[Any]) -> torch.Tensor:
-        return torch.tensor(values, device=self._device)
+def _row_features(sequences: Rows[Sequence]) -> dict[str, list[float]]:
+    rows = [sequence.prompt.row_features for sequence in sequences]
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 @torch.inference_mode()

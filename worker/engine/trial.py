@@ -55,7 +55,7 @@ def try_rows(runner: TorchRunner, prompts: Rows[Prompt], num_rows: int, budget: 
         prefill = _read_end(runner, prompt, budget)
     for row in range(num_rows):
         runner.claim(row, len(prompt.token_ids))
-    runner.decode([_dearest(f"trial {row}", prompt, runner.vocab_size) for row in range(num_rows)])
+    runner.launch([_dearest(f"trial {row}", prompt, runner.vocab_size) for row in range(num_rows)], None).collect()
     del prefill  # a prompt is read between steps: what it keeps meanwhile is there while rows are decoded
     ShiftedPositions(runner.adapters.network)
 
@@ -65,7 +65,7 @@ def try_alone(runner: AloneRunner, prompts: Rows[Prompt]) -> None:
     for prompt in prompts:
         sequence = _dearest("trial", prompt, runner.vocab_size)
         runner.prefill(sequence, 0, 0)
-        runner.decode([sequence])
+        runner.launch([sequence], None).collect()
         runner.end()
 
 

@@ -1,12 +1,10 @@
 """Which models read their prompts whole and never share them, and why."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from worker.engine.cache import LINEAR, layer_kinds
 from worker.engine.call import find_decoder, unknown_arguments
-
-_LENGTH_DEPENDENT = frozenset({"longrope", "dynamic"})
+from worker.engine.rotary import stretching
 
 
 def reason_to_read_whole(model: Any, max_model_len: int) -> str | None:
@@ -14,20 +12,10 @@ def reason_to_read_whole(model: Any, max_model_len: int) -> str | None:
     config = model.config.get_text_config(decoder=True)
     if kinds := sorted(LINEAR.intersection(layer_kinds(config))):
         return f"its layers of kind {', '.join(kinds)} keep a running state, which can't be cut back"
-    if beyond := sorted(kind for kind, trained in _stretching(config) if max_model_len > trained):
+    if beyond := sorted(kind for kind, trained in stretching(config) if max_model_len > trained):
         return (
             f"beyond its trained length its rotary positions ({', '.join(beyond)}) depend on how much is read at once"
         )
     if unknown := unknown_arguments(find_decoder(model)):
         return f"it isn't known how {', '.join(unknown)} of its language model can be cut"
     return None
-
-
-def _stretching(config: Any) -> Iterator[tuple[str, int]]:
-    """Yield the kinds of rotary positions that are others for longer texts, and from what length on."""
-    given = getattr(config, "rope_parameters", None) or {}
-    each = given.values() if all(isinstance(value, dict) for value in given.values()) else [given]  # by kind of layer
-    for rope in each:
-        if (kind := rope.get("rope_type")) in _LENGTH_DEPENDENT:
-            named = rope.get("original_max_position_embeddings")
-            yield kind, named or getattr(config, "original_max_position_embeddings", config.max_position_embeddings)

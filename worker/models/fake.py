@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import InvalidRequest
 from shared.job import AS_TRAINED, MediaPart, Message, ProcessorParams, SamplingParams, TextPart
+from worker.engine.flight import Flight, Landed
 from worker.engine.prompt import Prompt
 from worker.engine.runner import MediaStats
 from worker.engine.sequence import Sequence
@@ -51,6 +52,7 @@ class FakeRunner:
     adapters = None
     media_stats = MediaStats()
     media_room = None
+    overlaps = False
 
     def __init__(self, ttft_s: float, itl_s: float, vocab_size: int) -> None:
         self.vocab_size = vocab_size
@@ -65,10 +67,10 @@ class FakeRunner:
         """Begin to read."""
         return FakePrefill(len(sequence.prompt.token_ids), max(self._ttft_s - self._itl_s, 0))
 
-    def decode(self, sequences: list[Sequence]) -> list[Token]:
+    def launch(self, sequences: list[Sequence], before: Flight | None) -> Landed:
         """Wait once for all rows, and say each one's next word."""
         time.sleep(self._itl_s)
-        return self._choose(sequences)
+        return Landed(sequences, self._choose(sequences))
 
     def _choose(self, sequences: list[Sequence]) -> list[Token]:
         if all(s.takes_likeliest and s.sampling.num_logprobs is None for s in sequences):

@@ -24,7 +24,7 @@ from worker.engine.prompt import Prompt, Tokenizer
 from worker.engine.runner import Runner
 from worker.engine.torch_runner import TorchRunner
 from worker.models.adapter import read_adapter
-from worker.models.device import choose_device, choose_dtype, describe
+from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.generic_largest import PER_TOKEN, Specimens, cast
 from worker.models.generic_media import Medium, Wishes, decode, modalities, read_wishes
@@ -36,6 +36,7 @@ from worker.models.generic_variables import read_variables
 from worker.models.largest import Largest
 from worker.models.memory import start_alone, start_runner
 from worker.models.piece import bytes_of, spells_bytes
+from worker.models.placement import place
 from worker.models.timebox import OutOfTime, timebox
 from worker.models.tuned import merge_changes
 from worker.models.turn import split_open
@@ -252,15 +253,15 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
     check_context(settings.max_model_len, context)
     processor = read_processor(checkpoint.directory)
     tokenizer = getattr(processor, "tokenizer", processor)
-    device = choose_device()
-    dtype = choose_dtype(settings.dtype, device)
+    placement = choose_placement(settings)
     report(f"loading {architecture.model_class.__name__}")
-    model = load_network(checkpoint.directory, architecture, dtype, device)
+    model = load_network(checkpoint.directory, architecture, placement)
     if checkpoint.adapter is not None:
         changes = read_adapter(checkpoint.adapter, open_adapter(checkpoint.adapter))
         merge_changes(model, changes, str(checkpoint.adapter))
+    place(model, placement)
     obstacle = architecture.obstacle
-    largest = Specimens(processor, model.config, dtype, settings.media_limits).largest
+    largest = Specimens(processor, model.config, placement.dtype, settings.media_limits).largest
     runner = _start(model, obstacle, settings, context, report, largest)
     decoder = AnswerTokenizer(deepcopy(tokenizer))  # the engine's thread reads while others write
     return Generic(
@@ -268,7 +269,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
             modalities=modalities(processor),
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
-            device=describe(device),
+            device=str(placement),
             digest=checkpoint.digest,
             has_system=False,
             max_num_seqs=None if obstacle is None else 1,
@@ -283,7 +284,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
         stop_token_ids=_stop_token_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
         counts_prompt=not model.config.is_encoder_decoder,
         config=model.config,
-        dtype=dtype,
+        dtype=placement.dtype,
         system=checkpoint.system,
     )
 

@@ -5,10 +5,10 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM
 
 from worker.engine.cache import ATTENTION, LINEAR, layer_kinds
+from worker.models.device import Placement
 from worker.models.family import LoadError
 
 _NEEDED = ("position_ids", "past_key_values")
@@ -63,11 +63,11 @@ def read_architecture(directory: Path) -> Architecture:
     raise LoadError(f"{directory} holds a {config.model_type}, which is no chat model that transformers knows")
 
 
-def load_network(directory: Path, architecture: Architecture, dtype: torch.dtype, device: torch.device) -> Any:
-    """Return the model with its weights, on the device; raises LoadError if they can't be read."""
+def load_network(directory: Path, architecture: Architecture, placement: Placement) -> Any:
+    """Return the model with its weights, where they are read to; raises LoadError if they can't be."""
     try:
         model = architecture.model_class.from_pretrained(
-            directory, dtype=dtype, device_map={"": device}, trust_remote_code=False
+            directory, dtype=placement.dtype, device_map={"": placement.reads_to}, trust_remote_code=False
         )
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         raise LoadError(f"{directory} can't be loaded: {str(error).strip()}") from error

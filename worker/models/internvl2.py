@@ -16,7 +16,7 @@ from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, Part, Processo
 from worker.checkpoint import Checkpoint, check_context, locate, read_json, read_sampling
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
-from worker.models.device import choose_device, choose_dtype, describe
+from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.internvl2_media import Tiler, largest_prompt, see
 from worker.models.internvl2_weights import build_model, translate_config
@@ -172,9 +172,9 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:
     config = translate_config(original, vocabulary.control_ids[_IMAGE])
     trained = config.text_config.max_position_embeddings
     check_context(settings.max_model_len, trained)
-    device = choose_device()
+    placement = choose_placement(settings)
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
-    model = build_model(config, weights, choose_dtype(settings.dtype, device), device)
+    model = build_model(config, weights, placement)
     image, tiler = vocabulary.control_ids[_IMAGE], _read_tiler(original)
     largest = partial(largest_prompt, tiler.size, image, config.image_seq_length)
     runner = start_runner(model, settings, trained, report, largest)
@@ -183,7 +183,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> InternVL2:
             modalities=(MediaKind.IMAGE, MediaKind.VIDEO),
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
-            device=describe(device),
+            device=str(placement),
             digest=checkpoint.digest,
             system=checkpoint.system or SYSTEM,
         ),

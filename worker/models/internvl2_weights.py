@@ -15,6 +15,7 @@ from transformers import (
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Chunk, ConversionOps, WeightConverter, WeightRenaming
 
+from worker.models.device import Placement
 from worker.models.family import LoadError
 from worker.models.native import build_native
 from worker.models.weights import CountedWeights
@@ -139,6 +140,6 @@ def _translate_text(original: dict[str, Any]) -> PretrainedConfig:
     return config_class(**fields)
 
 
-def build_model(config: InternVLConfig, weights: CountedWeights, dtype: torch.dtype, device: torch.device) -> Any:
+def build_model(config: InternVLConfig, weights: CountedWeights, placement: Placement) -> Any:
     """Return the native model in evaluation mode; raises LoadError unless every parameter is there."""
-    return build_native(InternVL2ForConditionalGeneration, config, weights, dtype, device)
+    return build_native(InternVL2ForConditionalGeneration, config, weights, placement)

@@ -13,6 +13,7 @@ import torch
 
 from worker.engine.alone import AloneRunner
 from worker.engine.cache import pool_bytes
+from worker.engine.capture import Capture, CudaCapture, reason_to_stay_eager
 from worker.engine.encoder import Encoder
 from worker.engine.failure import is_out_of_memory
 from worker.engine.meter import ByDevice, Meter, find_space
@@ -44,16 +45,28 @@ def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Rep
     `trained` is the model's own context in tokens. It is cut to what fits only where nobody named a length.
     """
     sample, media_bytes = sample_cache(model), settings.media_cache_bytes
+    wanted = settings.max_model_len or trained
 
     def run(num_rows: int, width: int, prompts: Sequence[Prompt]) -> Callable[[], None]:
-        runner = TorchRunner(model, num_rows, width, media_bytes, allocate=overlaid)
+        recorded = _capture(model, settings, wanted)
+        runner = TorchRunner(model, num_rows, width, media_bytes, allocate=overlaid, capture=recorded, context=wanted)
         return lambda: try_rows(runner, prompts, num_rows, settings.max_num_batched_tokens)
 
     budget = _open(model, settings, settings.max_num_seqs, partial(pool_bytes, sample))
     width, room = _share_out(model, settings, budget, trained, report, largest, run)
     if (reason := reason_to_read_whole(model, width)) is not None:
         report(f"prompts are read whole and not shared: {reason}")
-    return TorchRunner(model, settings.max_num_seqs, width, media_bytes, media_room=room)
+    if (reason := _reason_to_stay_eager(model, settings, width)) is not None:
+        report(f"decodes without CUDA graphs: {reason}")
+    return TorchRunner(
+        model,
+        settings.max_num_seqs,
+        width,
+        media_bytes,
+        media_room=room,
+        capture=_capture(model, settings, width),
+        overlaps=model.device.type == "cuda",
+    )
 
 
 def start_alone(model: Any, settings: WorkerSettings, context: int, report: Report, largest: Largest) -> AloneRunner:
@@ -166,3 +179,15 @@ def weight_bytes(model: Any) -> ByDevice:
     for tensor in (*model.parameters(), *model.buffers()):
         taken[tensor.device] += tensor.nbytes
     return dict(taken)
+
+
+def _capture(model: Any, settings: WorkerSettings, width: int) -> Capture | None:
+    """Return what records decode steps; the CPU has nothing that does, and would pay for the padding."""
+    if settings.enforce_eager or model.device.type != "cuda" or reason_to_stay_eager(model, width) is not None:
+        return None
+    return CudaCapture(model.device)
+
+
+def _reason_to_stay_eager(model: Any, settings: WorkerSettings, width: int) -> str | None:
+    """Return what the operator didn't ask for, and may wonder about."""
+    return None if settings.enforce_eager or model.device.type != "cuda" else reason_to_stay_eager(model, width)

@@ -15,7 +15,7 @@ from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, ProcessorParam
 from worker.checkpoint import check_context, locate, read_json, read_sampling
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
-from worker.models.device import choose_device, choose_dtype, describe
+from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.memory import start_runner
 from worker.models.minicpmv_config import translate_config
@@ -124,9 +124,9 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> MiniCPMV:
     config = translate_config(original, vocabulary.control_ids[PLACEHOLDER.token])
     trained = config.text_config.max_position_embeddings
     check_context(settings.max_model_len, trained)
-    device = choose_device()
+    placement = choose_placement(settings)
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
-    model = build_native(Network, config, weights, choose_dtype(settings.dtype, device), device)
+    model = build_native(Network, config, weights, placement)
     slicer = _read_slicer(read_json(checkpoint.directory / "preprocessor_config.json"))
     layout = Layout(config.image_token_id, config.query_num, slicer.patch_size, config.has_flat_positions)
     runner = start_runner(model, settings, trained, report, partial(layout.largest_prompt, slicer))
@@ -135,7 +135,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> MiniCPMV:
             modalities=entry.modalities,
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
-            device=describe(device),
+            device=str(placement),
             digest=checkpoint.digest,
             system=checkpoint.system or dialect.system,
         ),

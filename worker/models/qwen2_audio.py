@@ -22,7 +22,7 @@ from worker.checkpoint import check_context, locate, read_json, read_sampling
 from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
-from worker.models.device import choose_device, choose_dtype, describe
+from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.largest import media_prompt
 from worker.models.memory import start_runner
@@ -187,9 +187,9 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Qwen2Audio:
     vocabulary = _read_vocabulary(checkpoint.directory)
     trained = config.text_config.max_position_embeddings
     check_context(settings.max_model_len, trained)
-    device = choose_device()
+    placement = choose_placement(settings)
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
-    model = build_native(Qwen2AudioNetwork, config, weights, choose_dtype(settings.dtype, device), device)
+    model = build_native(Qwen2AudioNetwork, config, weights, placement)
     largest = partial(_largest_prompt, vocabulary.control_ids[_AUDIO.token], config.audio_config.num_mel_bins)
     runner = start_runner(model, settings, trained, report, largest)
     return Qwen2Audio(
@@ -197,7 +197,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Qwen2Audio:
             modalities=(MediaKind.AUDIO,),
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
-            device=describe(device),
+            device=str(placement),
             digest=checkpoint.digest,
             system=checkpoint.system or SYSTEM,
         ),

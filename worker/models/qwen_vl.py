@@ -16,7 +16,7 @@ from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, ProcessorParam
 from worker.checkpoint import Checkpoint, check_context, locate, read_json, read_sampling
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
-from worker.models.device import choose_device, choose_dtype, describe
+from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.memory import start_runner
 from worker.models.native import build_native
@@ -155,10 +155,10 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> QwenVLChat:
     config, vocabulary = translate_config(original), _read_vocabulary(checkpoint, original)
     trained = config.text_config.max_position_embeddings
     check_context(settings.max_model_len, trained)
-    device = choose_device()
+    placement = choose_placement(settings)
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report)
     attention = {"text_config": ATTENTION, "vision_config": "sdpa", "": "sdpa"}
-    model = build_native(QwenVL, config, weights, choose_dtype(settings.dtype, device), device, attention)
+    model = build_native(QwenVL, config, weights, placement, attention)
     pad, side = vocabulary.control_ids[IMAGE_PAD], config.vision_config.image_size
 
     def largest(num_tokens: int) -> tuple[Prompt, ...]:
@@ -171,7 +171,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> QwenVLChat:
             modalities=(MediaKind.IMAGE,),
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
-            device=describe(device),
+            device=str(placement),
             digest=checkpoint.digest,
             system=checkpoint.system or SYSTEM,
         ),

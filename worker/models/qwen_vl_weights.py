@@ -172,8 +172,6 @@ register_checkpoint_conversion_mapping(
 
 def translate_config(original: dict[str, Any]) -> QwenVLConfig:
     """Return the native configuration; raises LoadError for a checkpoint that can't be served."""
-    if "quantization_config" in original:
-        raise LoadError("quantised checkpoints can't be served: take the one that isn't, Qwen/Qwen-VL-Chat")
     for name, served in _SERVED.items():
         if original.get(name) != served:
             raise LoadError(f"the checkpoint has {name}={original.get(name)}; Qwen-VL is served with {served}")

@@ -25,6 +25,13 @@ def _check_tokens(model: Model, token_ids: tuple[int, ...]) -> None:
         )
 
 
+def echoed(given: RawPrompt, prompt: Prompt) -> str:
+    """Return what an answer that repeats its prompt begins with: the text as it stands, or what its tokens spell."""
+    if isinstance(given, str):
+        return given
+    return b"".join(map(prompt.tokenizer.token_bytes, given)).decode(errors="replace")
+
+
 def spelled(prompt: Prompt) -> tuple[TokenLogprob, ...]:
     """Return the prompt's tokens, each by itself; how likely they were nobody asked."""
     tell = prompt.tokenizer.token_bytes

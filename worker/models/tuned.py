@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -39,7 +40,7 @@ def read_tuned(path: str, slots: AdapterSlots) -> TunedChanges:
         raise LoadError(f"{path} is not a LoRA directory: it has no adapter_config.json")
     changes = native_changes(slots.network, read_adapter(directory, open_adapter(directory)), path)
     for name in changes:
-        if type(slots.network.get_submodule(name)) is not nn.Linear:  # its owner reads the weight by itself
+        if isinstance(slots.network.get_submodule(name), NonDynamicallyQuantizableLinear):  # its owner reads the weight
             raise LoadError(f"{path} changes {name}, which isn't run as a layer of its own: add --merge_lora true")
     return TunedChanges(changes, read_training_arguments(path).get("system") or None, digest_of(directory))
 
@@ -73,7 +74,8 @@ class _Translation:
     def __init__(self, network: Any) -> None:
         mapping = get_model_conversion_mapping(network)
         self._network = network
-        self._names = network.state_dict()
+        # A state_dict would unpack what quantised layers keep packed, under the feet of a running step.
+        self._names = {**dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers())}
         self._renamings = [rule for rule in mapping if isinstance(rule, WeightRenaming)]
         self._converters = [rule for rule in mapping if isinstance(rule, WeightConverter)]
 
@@ -124,5 +126,5 @@ def _check(network: Any, module: str, change: LowRank, what: str) -> None:
     linear = network.get_submodule(module)
     if not isinstance(linear, nn.Linear):
         raise LoadError(f"{what}, which is no linear layer: {WAY_OUT}")
-    if (len(change.b), change.a.shape[1]) != linear.weight.shape:
+    if (len(change.b), change.a.shape[1]) != (linear.out_features, linear.in_features):
         raise LoadError(f"{what} in another shape: was it trained on another model?")

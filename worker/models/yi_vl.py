@@ -17,7 +17,7 @@ from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, ProcessorParam
 from worker.checkpoint import check_context, locate, read_sampling
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
-from worker.models.device import choose_device, choose_dtype, describe
+from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
 from worker.models.memory import start_runner
 from worker.models.native import build_native
@@ -156,9 +156,9 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> YiVLChat:
     config, tower = read_config(checkpoint.directory)
     trained = config.text_config.max_position_embeddings
     check_context(settings.max_model_len, trained)
-    device = choose_device()
+    placement = choose_placement(settings)
     weights = open_weights(checkpoint.directory, checkpoint.adapter, report, beside={TOWER: tower})
-    model = build_native(YiVL, config, weights, choose_dtype(settings.dtype, device), device)
+    model = build_native(YiVL, config, weights, placement)
     vision = config.vision_config
     place, length = vocabulary.control_ids[_PLACE], (vision.image_size // vision.patch_size) ** 2
 
@@ -171,7 +171,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> YiVLChat:
             modalities=(MediaKind.IMAGE,),
             max_model_len=runner.max_model_len,
             sampling=read_sampling(checkpoint.directory),
-            device=describe(device),
+            device=str(placement),
             digest=checkpoint.digest,
             system=checkpoint.system or SYSTEM,
         ),

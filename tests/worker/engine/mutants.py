@@ -7,6 +7,8 @@ SCHEDULER = "tests/worker/engine/test_scheduler.py::"
 SAMPLER = "tests/worker/engine/test_sampler.py::"
 RUNNER = "tests/worker/engine/test_torch_runner.py::"
 LORA = "tests/worker/models/test_lora.py::"
+GRAPHS = "tests/worker/engine/test_graphs.py::"
+WAITING = "tests/worker/engine/test_waiting.py::"
 
 MUTANTS = (
     Mutant(
@@ -82,22 +84,22 @@ MUTANTS = (
     Mutant(
         "no row sees what an earlier one left",
         "worker/engine/cache.py",
-        "seen = keys <= positions[..., None]",
-        "seen = keys <= positions.max()",
+        "seen = keys <= indices[..., None]",
+        "seen = keys <= indices.max()",
         RUNNER + "test_a_request_in_company_is_answered_as_if_alone",
     ),
     Mutant(
         "sliding layers look back so far only",
         "worker/engine/cache.py",
-        "seen &= keys > positions[..., None] - self._window",
+        "seen &= keys > indices[..., None] - self._window",
         "pass",
         "tests/worker/models/test_generic.py::test_rows_of_a_mixed_batch_say_what_generate_says_of_each[gptoss]",
     ),
     Mutant(
         "positions of pictures are fewer than their tokens",
         "worker/engine/cache.py",
-        "return positions + shifts[:, None], self._masks(positions, width)",
-        "return positions, self._masks(positions, width)",
+        "return indices, [index + shift for index, shift in zip(indices, self._shifts[:count], strict=True)]",
+        "return indices, indices",
         "tests/worker/models/test_generic.py",
     ),
     Mutant(
@@ -138,7 +140,7 @@ MUTANTS = (
     Mutant(
         "draws follow the position",
         "worker/engine/sampler.py",
-        "uniform(s.sampling.seed, len(s.token_ids))",
+        "uniform(s.sampling.seed, s.num_chosen)",
         "uniform(s.sampling.seed, 0)",
         SAMPLER + "test_positions_of_one_answer_follow_the_distribution_too",
     ),
@@ -148,5 +150,40 @@ MUTANTS = (
         "self._prompts[row] = False",
         "pass",
         SAMPLER + "test_a_sequence_that_is_gone_leaves_nothing_to_the_next_one",
+    ),
+    Mutant(
+        "rows of nobody write where nobody looks",
+        "worker/engine/torch_runner.py",
+        "padding(self._cache.scratch)",
+        "padding(0)",
+        GRAPHS + "test_rows_that_fill_a_bucket_leave_what_rests_there_alone",
+    ),
+    Mutant(
+        "tokens under way are fed",
+        "worker/engine/torch_runner.py",
+        "feed.fetch(before.choice.token_ids)",
+        "pass",
+        GRAPHS + "test_steps_that_overlap_say_what_steps_in_order_say",
+    ),
+    Mutant(
+        "tokens under way are counted",
+        "worker/engine/counts.py",
+        "        if newest is not None:",
+        "        if False:",
+        GRAPHS + "test_steps_that_overlap_say_what_steps_in_order_say",
+    ),
+    Mutant(
+        "replays are compared",
+        "worker/engine/graphs.py",
+        "        _compare(self._logits[: len(expected)], expected)",
+        "        pass",
+        GRAPHS + "test_what_cannot_be_recorded_is_run_and_said_once[differs]",
+    ),
+    Mutant(
+        "rotary positions are kept still",
+        "worker/engine/torch_runner.py",
+        "        settle(find_decoder(model), self._config, max_model_len)",
+        "        pass",
+        WAITING + "test_a_step_waits_for_nothing_once_one_like_it_was_made",
     ),
 )

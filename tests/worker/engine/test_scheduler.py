@@ -12,6 +12,13 @@ from worker.engine.prompt import Prompt
 from worker.engine.sequence import Sequence
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "overlapped"], autouse=True)
+def overlaps(request, monkeypatch):
+    """Each test with the tokens of a step taken at once, and only after the next one was launched."""
+    monkeypatch.setattr(CountingRunner, "overlaps", request.param)
+    return request.param
+
+
 def sequence(name, tokens, max_tokens=3, **given):
     return Sequence(name, Prompt(token_ids=tuple(tokens), tokenizer=Numbers()), SamplingParams(), max_tokens, **given)
 
@@ -23,17 +30,18 @@ def finish(engine):
     return outputs
 
 
-def test_running_sequences_get_a_token_in_every_step_of_a_long_prefill():
+def test_running_sequences_get_a_token_in_every_step_of_a_long_prefill(overlaps):
     runner = CountingRunner()
     engine = Engine(runner, max_num_seqs=2, max_num_batched_tokens=16)
     engine.add(sequence("short", range(4), max_tokens=20))
     engine.step()
     engine.add(sequence("long", range(100, 200), max_tokens=2))
 
-    steps = [engine.step() for _ in range(8)]
+    steps = [engine.step() for _ in range(9)]
 
     assert all("short" in {output.sequence_id for output in outputs} for outputs in steps)
-    assert [index for index, outputs in enumerate(steps) if any(o.sequence_id == "long" for o in outputs)] == [6, 7]
+    of_long = [index for index, outputs in enumerate(steps) if any(o.sequence_id == "long" for o in outputs)]
+    assert of_long == ([7, 8] if overlaps else [6, 7])
     assert max(runner.reads) == 15
 
 
@@ -116,12 +124,14 @@ def test_choices_of_one_prompt_share_one_prefill():
     assert runner.reads == [99]
 
 
-@pytest.mark.parametrize("other", [{"adapter": 1}, {"tokens": [99, *range(1, 50)]}])
-def test_nothing_is_shared_where_adapter_or_first_token_differ(other):
+@pytest.mark.parametrize(
+    ("tokens", "given"), [(range(50), {"adapter": 1}), ([99, *range(1, 50)], {})], ids=["adapter", "token"]
+)
+def test_nothing_is_shared_where_adapter_or_first_token_differ(tokens, given):
     engine = Engine(CountingRunner(), max_num_seqs=2)
     engine.add(sequence("first", range(50)))
     finish(engine)
-    second = sequence("second", other.pop("tokens", range(50)), **other)
+    second = sequence("second", tokens, **given)
     engine.add(second)
 
     finish(engine)

@@ -6,6 +6,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from worker.models.device import Placement
 from worker.models.generic_network import load_network, read_architecture
 
 OLDER = {
@@ -43,7 +44,8 @@ OLDER = {
 def tune(checkpoint, directory, seed=0, **options):
     """Save a random LoRA of a checkpoint's linear layers, towers included; return peft's own model of the two."""
     torch.manual_seed(seed)
-    network = load_network(checkpoint, read_architecture(checkpoint), torch.float32, torch.device("cpu"))
+    placement = Placement((torch.device("cpu"),), torch.float32)
+    network = load_network(checkpoint, read_architecture(checkpoint), placement)
     given = {"r": 4, "lora_alpha": 2, "target_modules": "all-linear", "init_lora_weights": False} | options
     given = {"exclude_modules": r".*vision_tower\.head\..*"} | given if _has_head(network) else given
     with warnings.catch_warnings():  # on what it can't copy of a local base

@@ -53,6 +53,7 @@ def test_context_is_cut_to_what_fits_and_the_operator_is_told(small_device):
 @pytest.mark.parametrize(
     ("given", "named"),
     [
+        ({"max_num_seqs": 64, "max_model_len": 10**6}, "max_model_len"),
         ({"max_num_seqs": 1500, "max_model_len": 1000}, "max_num_seqs"),
     ],
 )

@@ -145,7 +145,7 @@ def _forced(runner, forced, token_ids):
     while not prefill.is_complete:
         prefill.advance(1000)
     for position in range(12):
-        wanted = runner.decode([forced])[0]
+        (wanted,) = runner.launch([forced], None).collect()
         forced.push(Token(token_ids[position]) if position < len(token_ids) else wanted)
     return forced
 

@@ -7,7 +7,7 @@ from shared.job import Lookup
 from tests.worker.models.golden import generate, sequence, user
 from tests.worker.models.test_wishes import FAMILIES, load
 from worker.models.fake import FakeModel
-from worker.models.raw import read_raw
+from worker.models.raw import echoed, read_raw
 from worker.settings import WorkerSettings
 
 NAMES = [*FAMILIES, "qwen25vl", "gemma3", "llama", "bloom"]
@@ -43,6 +43,7 @@ def test_text_is_its_own_tokens_with_what_prompts_begin_with(load_tiny, name):
     bare, raw = read_raw(model, TEXT, BARE), read_raw(model, TEXT)
 
     assert TEXT in text_of(model, bare.token_ids)
+    assert echoed(bare.token_ids, bare).strip() == echoed(TEXT, raw) == TEXT
     assert raw.token_ids[-len(bare.token_ids) :] == bare.token_ids
     assert len(raw.token_ids) - len(bare.token_ids) <= 1
     assert read_raw(model, "", Lookup()).token_ids == raw.token_ids[: len(raw.token_ids) - len(bare.token_ids)]

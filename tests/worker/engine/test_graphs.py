@@ -1,0 +1,208 @@
+"""Steps of fixed shapes, and steps launched before the last one's tokens are known: nothing of it shows in an answer.
+
+On the CPU a step is its own recording, so that buckets, buffers and padding are those of a GPU.
+"""
+
+import logging
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from tests.cases import QWEN_VL
+from tests.worker.models import golden, mix
+from tests.worker.models.golden import sequence
+from worker.engine.adapters import LowRank
+from worker.engine.bucket import enough_rows, enough_width
+from worker.engine.capture import reason_to_stay_eager, rerun
+from worker.engine.engine import Engine
+from worker.engine.forward import EagerForward
+from worker.engine.torch_runner import TorchRunner
+
+MODELS = ("internvl2", "qwen-vl", "qwen2vl", "gemma3", "gptoss")
+"""Plain attention, features of rows, positions on three axes, and two with sliding windows."""
+SAMPLING = (
+    {},
+    {"temperature": 1.0, "seed": 5, "min_tokens": 3},
+    {"repetition_penalty": 1.3, "presence_penalty": 0.5},
+    {"temperature": 0.7, "top_p": 0.9, "top_k": 40, "seed": 7, "frequency_penalty": 0.4, "num_logprobs": 2},
+)
+
+
+class Case:
+    """A model, prompts of every kind that it takes, and what steps of any shape, one after the other, say to them."""
+
+    def __init__(self, model):
+        self.model = model
+        self.prompts = [prompt for prompt, _ in mix.mixed(model)][:6]
+        self.expected = answers(new_runner(model), self.prompts)
+
+    def answers(self, **given):
+        return answers(new_runner(self.model, **given), self.prompts)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def case(request, load_tiny):
+    known = {"internvl2": golden.golden_model, "qwen-vl": lambda: golden.golden_model(folder=QWEN_VL)}
+    return Case(known[request.param]() if request.param in known else load_tiny(request.param))
+
+
+@pytest.fixture(scope="module")
+def internvl2():
+    return Case(golden.golden_model())
+
+
+def new_runner(model, num_rows=4, **given):
+    return TorchRunner(model.runner._model, num_rows, 1024, **given)
+
+
+def answers(runner, prompts, slots=(0,), max_num_seqs=3):
+    """Tokens and log-probabilities of requests of many kinds, more than there are rows, with prompts that repeat."""
+    rows = [
+        sequence(prompt, f"{index}", 5 + 3 * (index % 4), **SAMPLING[index % len(SAMPLING)])
+        for index, prompt in enumerate([*prompts, *prompts[:2]])
+    ]
+    for index, row in enumerate(rows):
+        row.adapter = slots[index % len(slots)]
+    engine, told = Engine(runner, max_num_seqs, 64), []
+    for row in rows:
+        engine.add(row)
+    while engine.has_work:
+        for output in engine.step():
+            assert output.failure is None
+            told += [(output.sequence_id, token.id, round(token.logprob, 3)) for token in output.scored]
+    assert engine.stats.prefix_hits > 0
+    return [row.token_ids for row in rows], sorted(told)
+
+
+@pytest.mark.parametrize("overlaps", [False, True], ids=["plain", "overlapped"])
+def test_steps_of_fixed_shapes_say_what_steps_of_any_shape_say(case, overlaps):
+    runner = new_runner(case.model, capture=rerun, overlaps=overlaps)
+
+    said = answers(runner, case.prompts)
+
+    assert said == case.expected
+    assert {bucket.rows for bucket in runner._forward._replays} == {1, 2, 4}
+    assert runner._forward._is_trusted
+
+
+def test_steps_that_overlap_say_what_steps_in_order_say(case):
+    assert case.answers(overlaps=True) == case.expected
+
+
+def test_rows_that_fill_a_bucket_leave_what_rests_there_alone(internvl2):
+    first, *others = internvl2.prompts[:4]
+    engine, known = Engine(new_runner(internvl2.model, capture=rerun), 4), sequence(first, "first")
+    for rows in ([known], [sequence(prompt, f"{index}") for index, prompt in enumerate(others)]):
+        for row in rows:
+            engine.add(row)
+        while engine.has_work:
+            engine.step()
+    again = sequence(first, "again")
+    engine.add(again)
+    while engine.has_work:
+        engine.step()
+
+    assert again.num_cached_tokens == len(first.token_ids) - 1
+    assert again.token_ids == known.token_ids
+
+
+def random_changes(network, seed):
+    dice = torch.Generator().manual_seed(seed)
+    linears = {name: m for name, m in network.named_modules() if name.endswith(("q_proj", "down_proj"))}
+    language = {name: m for name, m in linears.items() if "vision" not in name}
+    return {
+        name: LowRank(
+            torch.randn(2, linear.in_features, generator=dice), torch.randn(linear.out_features, 2, generator=dice), 0.3
+        )
+        for name, linear in language.items()
+    }
+
+
+@contextmanager
+def adapted(runner):
+    """Two adapters beside the base, on layers that others may look at as well."""
+    for slot in (1, 2):
+        runner.adapters.put(slot, random_changes(runner.adapters.network, slot))
+    try:
+        yield runner
+    finally:
+        for slot in (1, 2):
+            runner.adapters.clear(slot)
+
+
+def test_rows_of_one_step_take_adapters_of_their_own(internvl2):
+    said = []
+    for given in ({}, {"capture": rerun, "overlaps": True}):
+        with adapted(new_runner(internvl2.model, **given)) as runner:
+            said.append(answers(runner, internvl2.prompts, slots=(0, 1, 2)))
+
+    assert said[0] == said[1] != internvl2.expected
+    assert runner._forward._is_trusted
+
+
+def test_what_was_recorded_with_adapters_is_recorded_anew_once_they_change(internvl2):
+    recorded = []
+    runner = new_runner(internvl2.model, capture=lambda step: recorded.append(step) or step)
+    with adapted(runner):
+        answers(runner, internvl2.prompts, slots=(0, 1))
+        num_base = sum(not bucket.is_adapted for bucket in runner._forward._replays)
+        before = len(recorded)
+    with adapted(runner):
+        answers(runner, internvl2.prompts, slots=(0, 1))
+
+    assert len(recorded) - before == before - num_base > 0
+
+
+def unrecordable(step):
+    raise RuntimeError("operation not permitted when stream is capturing\nand much more")
+
+
+def forgetful(step):
+    """Records nothing and notices nothing."""
+    return lambda: None
+
+
+def tired():
+    """Records twice."""
+    left = iter((rerun, rerun))
+    return lambda step: next(left, unrecordable)(step)
+
+
+@pytest.mark.parametrize(
+    ("capture", "reason"),
+    [(unrecordable, "RuntimeError: operation not permitted"), (forgetful, "logits are off by"), (tired(), "Runtime")],
+    ids=["fails", "differs", "fails later"],
+)
+def test_what_cannot_be_recorded_is_run_and_said_once(internvl2, capture, reason, caplog):
+    with caplog.at_level(logging.WARNING):
+        said = internvl2.answers(capture=capture, overlaps=True)
+
+    assert said == internvl2.expected
+    (warning,) = caplog.messages
+    assert type(internvl2.model.runner._model).__name__ in warning
+    assert reason in warning
+    assert "\n" not in warning
+
+
+@pytest.mark.parametrize(("name", "reason"), [("qwen35", "linear_attention"), ("lfm2", "conv")])
+def test_models_with_running_states_stay_eager_and_may_overlap(name, reason, load_tiny):
+    model = load_tiny(name)
+    prompts = [prompt for prompt, _ in mix.mixed(model)][:5]
+    runs = [new_runner(model), new_runner(model, capture=rerun, overlaps=True)]
+
+    said = [golden.generate(run, *(sequence(p, f"{i}") for i, p in enumerate(prompts)), max_num_seqs=4) for run in runs]
+
+    assert said[0] == said[1]
+    assert isinstance(runs[1]._forward, EagerForward)
+    assert reason in reason_to_stay_eager(model.runner._model, 1024)
+
+
+def test_buckets_are_few_and_close_together():
+    rows = [enough_rows(count, 48) for count in range(1, 49)]
+    widths = [enough_width(width, 5000) for width in range(1, 5001)]
+
+    assert sorted({*rows}) == [1, 2, 4, 8, 16, 32, 48]
+    assert sorted({*widths}) == [256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 5000]
+    assert all(width <= enough for width, enough in enumerate(widths, 1))
+    assert enough_width(100, 200) == 200
