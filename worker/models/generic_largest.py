@@ -72,11 +72,11 @@ class Specimens:
 
     def _count(self, kind: MediaKind, size: Size, num_tokens: int) -> int:
         """Return how many media of that size a prompt has room for, and a request's limit of bytes."""
-        one, two = self._render(kind, size, 1), self._render(kind, size, 2)
-        if one is None or two is None or (each := _length(two) - _length(one)) <= 0:
+        few, more = self._render(kind, size, 2), self._render(kind, size, 3)  # some make more of one that is alone
+        if few is None or more is None or (each := _length(more) - _length(few)) <= 0:
             return 1
-        by_bytes = self.limits.max_decoded_bytes // self._prompt(one, _length(one)).feature_bytes
-        return max(1, min(1 + (num_tokens - _length(one)) // each, by_bytes))
+        by_bytes = 2 * self.limits.max_decoded_bytes // self._prompt(few, _length(few)).feature_bytes
+        return max(1, min(2 + (num_tokens - _length(few)) // each, by_bytes))
 
     def _grow(self, kind: MediaKind, least: Measured, room: int) -> Measured:
         """Return the largest size whose prompt has at most `room` tokens; of a clip first the side, then the frames."""
