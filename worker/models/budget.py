@@ -29,6 +29,11 @@ class Trial:
     most_at_once: int
     """The same where the model encodes all of a prompt's media at once, else 0."""
 
+    def longer(self, budget: "Budget", width: int, feature_bytes: int, most_at_once: int) -> "Trial":
+        """Return what surely suffices for longer rows, whose media take so much."""
+        activations = {device: self.bound(device, self.num_rows, width) for device in budget.spaces}
+        return Trial(self.num_rows, width, activations, feature_bytes, most_at_once)
+
     def bound(self, device: torch.device, num_rows: int, width: int) -> int:
         """Return what it may take at most with other rows: nothing grows faster than attention's masks do with length.
 

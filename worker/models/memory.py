@@ -99,10 +99,17 @@ def _share_out(
     least = min(LEAST_CONTEXT, wanted)
     num_tried = max(1, budget.most_rows(None, least))  # all of them, unless even their cache alone is too large
 
+    tried: list[tuple[Trial, int]] = []
+
     def measure(width: int) -> Trial:
         with _finding_memory():
             prompts = largest(width - 1)
-            return Trial(num_tried, width, meter.peak(run(num_tried, width, prompts)), *_seen(prompts))
+            seen = _seen(prompts)
+            if (shorter := _sure(budget, tried, prompts, width)) is not None:
+                return shorter.longer(budget, width, *seen)
+            trial = Trial(num_tried, width, meter.peak(run(num_tried, width, prompts)), *seen)
+        tried.append((trial, _num_with_media(prompts)))
+        return trial
 
     report("trying the largest request")
     trial = find_widest(budget.with_rows(num_tried), measure, least, wanted)
@@ -141,6 +148,16 @@ def _advice(budget: Budget, trial: Trial, wanted: int) -> str:
         f"--gpu_memory_utilization {budget.share:g} leaves {amount(budget.left(device))} of {device} for them: "
         + (f"set {named} or less" if named else "take a smaller model, or more memory")
     )
+
+
+def _sure(budget: Budget, tried: list[tuple[Trial, int]], prompts: Sequence[Prompt], width: int) -> Trial | None:
+    """Return a shorter trial that saw the same kinds of media, if even the most that may follow from it fits."""
+    found = (trial for trial, num_seen in tried if num_seen == _num_with_media(prompts) and budget.fits(trial, width))
+    return next(found, None)
+
+
+def _num_with_media(prompts: Sequence[Prompt]) -> int:
+    return sum(bool(prompt.pieces) for prompt in prompts)
 
 
 def _seen(prompts: Sequence[Prompt]) -> tuple[int, int]:
