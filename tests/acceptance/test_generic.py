@@ -14,8 +14,8 @@ from tests.cases import INTERNVL2
 
 pytestmark = pytest.mark.timeout(600)  # whoever comes first starts the workers
 
-NAMES = ("qwen25vl", "llama")
-CALLERS = ("llama3_caller", "mistral_caller")
+LLAMA = "llama3_caller"
+NAMES = ("qwen25vl", LLAMA)
 NUM_TOKENS = 10
 KEY = "secret"
 MEDIA = {"image": "photo.jpg", "video": "clip.mp4"}
@@ -26,7 +26,7 @@ def directories(tmp_path_factory):
     from tests.worker.models import tiny
 
     folder = tmp_path_factory.mktemp("generic")
-    return {name: str(tiny.write_checkpoint(name, folder / name)) for name in (*NAMES, *CALLERS)}
+    return {name: str(tiny.write_checkpoint(name, folder / name)) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,11 @@ def stack(directories, tuned):
         stack = Stack(server.url)
         try:
             stack.start_gateway("--api_key", KEY)
-            given = {"qwen25vl": ("--lora_modules", f"tuned={tuned['tuned'][0]}")}
+            adapter = ("--lora_modules", f"tuned={tuned['tuned'][0]}")
+            given = {"qwen25vl": (*adapter, "--tool_call_parser", "mistral")}
             for name, directory in directories.items():
                 stack.start("worker", "--model_id_or_path", directory, "--max_num_seqs", "4", *given.get(name, ()))
-            stack.wait_for_models(*directories, "tuned", api_key=KEY)
+            stack.wait_for_models(*NAMES, "tuned", api_key=KEY)
             yield stack
         finally:
             stack.stop()
@@ -112,7 +113,7 @@ def ask(client, name, media_url, *parts, stream=False):
         ("qwen25vl", ("image", "what is in this picture?")),
         ("qwen25vl", ("video", "what is in this clip?")),
         ("qwen25vl", ("image", "and", "video", "say <|im_end|> twice")),
-        ("llama", ("say the words",)),
+        (LLAMA, ("say the words",)),
     ],
 )
 def test_answer_is_generates_own(generic, expected, media_url, name, parts, stream):
@@ -139,7 +140,7 @@ def test_adapter_of_an_older_transformers_is_loaded_at_run_time(stack, generic, 
     answer = httpx2.post(f"{stack.url}/v1/load_lora_adapter", json=wanted, headers=headers, timeout=60)
 
     assert answer.status_code == 200, answer.text
-    assert [m.id for m in generic.models.list().data] == [*sorted([*NAMES, *CALLERS]), "older", "tuned"]
+    assert [m.id for m in generic.models.list().data] == [LLAMA, "qwen25vl", "older", "tuned"]
     assert ask(generic, "older", media_url, *SEEN) == expected("qwen25vl", *SEEN, adapter="older")
     assert ask(generic, "tuned", media_url, *SEEN) == expected("qwen25vl", *SEEN, adapter="tuned")
 
@@ -163,8 +164,8 @@ NAMED = {"type": "function", "function": {"name": "weather"}}
 
 
 @pytest.mark.parametrize("tool_choice", ["required", NAMED])
-@pytest.mark.parametrize("name", CALLERS)
-def test_call_is_forced_as_the_checkpoints_own_template_writes_it(generic, name, tool_choice):
+@pytest.mark.parametrize("name", NAMES)
+def test_call_is_forced_in_the_format_of_the_checkpoints_template_or_of_the_operator(generic, name, tool_choice):
     question = {"role": "user", "content": "Will it rain?"}
     tools = [{"type": "function", "function": WEATHER}]
     asked = {"model": name, "tools": tools, "tool_choice": tool_choice, "temperature": 0, "max_tokens": 200}
@@ -182,5 +183,5 @@ def test_call_is_forced_as_the_checkpoints_own_template_writes_it(generic, name,
     assert json.loads(call.function.arguments)["city"] in CITY["properties"]["city"]["enum"]
     assert "".join(part.function.arguments for part in parts) == call.function.arguments
     assert len(parts) > 1
-    assert (len(call.id) == 9) == (name == "mistral_caller")
+    assert (len(call.id) == 9) == (name == "qwen25vl")
     assert again.tool_calls[0].id != call.id

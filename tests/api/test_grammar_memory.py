@@ -41,9 +41,7 @@ HOSTILE = (
     lambda: json_grammar(any_of(400, lambda i: {"type": "array", "maxItems": 10**6 + i, "items": keys(2, {})}), "p"),
     lambda: json_grammar(any_of(500, lambda i: {"type": "string", "pattern": f"^(.{{1,{300 + i}}}x){{1,300}}$"}), "p"),
     lambda: json_grammar(any_of(800, lambda i: {"type": "integer", "multipleOf": 625, "minimum": i}), "p"),
-    lambda: json_grammar(
-        any_of(200, lambda i: {"type": "string", "pattern": f"^.*[{i % 10}].{{{i}}}$"}), "p"
-    ),
+    lambda: json_grammar(any_of(200, lambda i: {"type": "string", "pattern": f"^.*[{i % 10}].{{{i}}}$"}), "p"),
     lambda: json_grammar(tree(30), "p"),
     lambda: regex_grammar("(a|b)*a(a|b){20}", "p"),
     lambda: regex_grammar("((((a{1,50}){1,50}){1,50}){1,50}){1,50}", "p"),
