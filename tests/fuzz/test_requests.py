@@ -21,6 +21,8 @@ from tests.api.standin import StandIn
 from tests.fuzz.mutations import corpus
 
 OPTIONS = {"allow_private_media_hosts": "true", "first_event_wait_s": 1, "keep_alive_s": 0.2, "request_timeout_s": 60}
+NUM_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "5"))
+"""Of requests that each route is to be sent, and of ones that it isn't."""
 MAX_GROWTH_BYTES = 96 * 2**20
 TEXT = {"type": "text", "text": "a"}
 PLAIN = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
@@ -59,7 +61,7 @@ def growth(served):
     return lambda: memory().rss - before
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(120 * NUM_EXAMPLES)
 async def test_document_describes_what_the_gateway_does(served):
     schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json", timeout=60)
 
@@ -77,7 +79,7 @@ def ask_for(operation, mode):
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=int(os.environ.get("FUZZ_EXAMPLES", "5")),
+        max_examples=NUM_EXAMPLES,
         deadline=None,
         derandomize=True,
         database=None,
