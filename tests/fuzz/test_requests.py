@@ -92,7 +92,7 @@ def ask_for(operation, mode):
             for name in UNSAYABLE if mode is GenerationMode.POSITIVE else ():  # a forbidden one is to be refused
                 case.body.pop(name, None)
         answer = case.call(timeout=30)
-        assert answer.status_code < 500 or answer.status_code == 503, answer.text
+        assert answer.status_code < 500 or answer.status_code in {503, 504}, answer.text  # no time, if none is given
         if answer.status_code >= 400 and not operation.path.startswith("/health"):
             assert answer.json()["error"]["message"]
         if answer.status_code == 200:
