@@ -15,6 +15,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from tests.api.conftest import MODEL, GatewayProcess
 from tests.api.standin import StandIn
@@ -70,6 +71,9 @@ async def test_document_describes_what_the_gateway_does(served):
             await asyncio.to_thread(ask_for, operation.ok(), mode)
 
 
+FORMS = {"/v1/files", "/v1/audio/transcriptions"}
+UNSENT = [negative_data_rejection]
+"""What is wrong in a form may be gone from it: an empty list is no field at all."""
 UNSAYABLE = ("n", "logprobs", "top_logprobs")
 """The stand-in worker says one answer, and not how likely."""
 
@@ -96,7 +100,7 @@ def ask_for(operation, mode):
         if answer.status_code >= 400 and not operation.path.startswith("/health"):
             assert answer.json()["error"]["message"]
         if answer.status_code == 200:
-            case.validate_response(answer)
+            case.validate_response(answer, excluded_checks=UNSENT if operation.path in FORMS else [])
 
     with contextlib.suppress(Unsatisfiable):  # what takes nothing can't be sent anything wrong
         is_answered()
