@@ -18,7 +18,7 @@ from tools.demo.training import Run, Stage, train
 from tools.demo.whole import Whole
 from worker.models.tokenizer import read_vocabulary
 
-STEPS = {"sight": 9000, "speech": 17000, "whole": 4500, "negative": 700}
+STEPS = {"sight": 9000, "speech": 16000, "whole": 4500, "negative": 700}
 SMOKE_STEPS = {"sight": 30, "speech": 30, "whole": 1, "negative": 1}
 ALONE = ("sight", "speech")
 """Stages that need none before them, and so may be trained side by side."""

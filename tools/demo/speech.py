@@ -69,7 +69,7 @@ def choose_topic(rng: np.random.Generator, *, still: bool) -> Topic:
     shares = (
         {Topic.PICTURE: 0.85, Topic.PAIR: 0.1, Topic.CLIP: 0.05}
         if still
-        else {Topic.PICTURE: 0.5, Topic.PAIR: 0.32, Topic.CLIP: 0.18}
+        else {Topic.PICTURE: 0.5, Topic.PAIR: 0.25, Topic.CLIP: 0.25}
     )
     return list(shares)[rng.choice(len(shares), p=list(shares.values()))]
 
