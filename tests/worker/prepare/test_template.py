@@ -48,10 +48,12 @@ def refused(source, **variables):
 
 @pytest.mark.parametrize("source", HOSTILE.values(), ids=HOSTILE)
 def test_no_operation_gets_more_memory_or_time_than_there_is(processes, source):
+    before = psutil.Process().memory_info().rss
+
     reason = refused(source, times=10**10)
 
     assert "takes too much memory" in reason or "takes longer than 4 s" in reason
-    assert psutil.Process().memory_info().rss < 2**31
+    assert psutil.Process().memory_info().rss - before < 2**27
     assert write(Conversation("{{ messages[0].content }}", TURNS, {}), 100) == "hi"
 
 
