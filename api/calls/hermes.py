@@ -22,14 +22,7 @@ class HermesReader(ObjectReader):
         return self._said_before(BEGIN, self._marked, is_last=is_last)
 
     def _marked(self, is_last: bool) -> list[Piece] | None:
-        start = self._held.find(BEGIN) + len(BEGIN)
-        body = self._held[start:].lstrip()
-        if body.startswith("{"):
-            return self._at_object(len(self._held) - len(body), num_mark=start)
-        if not body and not is_last:
-            return None
-        self._step = self._text
-        return self._said(start)
+        return self._at_mark(BEGIN, is_last=is_last)
 
     def _tail(self, is_last: bool) -> list[Piece] | None:
         rest = self._held.lstrip()

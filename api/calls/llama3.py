@@ -32,14 +32,7 @@ class Llama3Reader(ObjectReader):
         return self._said_before(TAG, self._tagged, is_last=is_last)
 
     def _tagged(self, is_last: bool) -> list[Piece] | None:
-        start = self._held.find(TAG) + len(TAG)
-        body = self._held[start:].lstrip()
-        if body.startswith("{"):
-            return self._at_object(len(self._held) - len(body), num_mark=start)
-        if not body and not is_last:
-            return None
-        self._step = self._text
-        return self._said(start)
+        return self._at_mark(TAG, is_last=is_last)
 
     def _between(self, is_last: bool) -> list[Piece] | None:
         """Find out whether another call follows."""

@@ -38,6 +38,17 @@ class ObjectReader(Reader):
         self._start, self._step = start, self._object
         return []
 
+    def _at_mark(self, mark: str, *, is_last: bool) -> list[Piece] | None:
+        """Go on with the object behind a mark; if there is none, the mark is words."""
+        start = self._held.find(mark) + len(mark)
+        body = self._held[start:].lstrip()
+        if body.startswith("{"):
+            return self._at_object(len(self._held) - len(body), num_mark=start)
+        if not body and not is_last:
+            return None
+        self._step = self._words
+        return self._said(start)
+
     def _no_call(self) -> list[Piece]:
         self._step = self._words
         return self._said(self._num_mark)
