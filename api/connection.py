@@ -7,6 +7,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.settings import ApiSettings
 
+LINGER_S = 2.0
+"""How long a client that was refused may go on talking; its system drops an answer that a reset overtakes."""
+
 
 class HeadTooLarge(Exception):
     """The request line and its headers are larger than the server takes."""
@@ -22,12 +25,13 @@ class GuardedConnection(HttpToolsProtocol):
         super().__init__(*given, **named)
         self._num_pieces_bytes = self._num_header_bytes = 0
         self._is_in_head = True
+        self._is_refused = False
         self._clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._wait()
+        self._wait(self.receive_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -35,17 +39,20 @@ class GuardedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes of a head that comes in pieces."""
+        """Count the bytes of a head that comes in pieces; what comes after a refusal is nothing."""
+        if self._is_refused:
+            return
         self._num_pieces_bytes += len(data)
         super().data_received(data)
-        if self._is_in_head and self._num_pieces_bytes > self.max_header_bytes and not self.transport.is_closing():
+        is_open = not (self._is_refused or self.transport.is_closing())
+        if is_open and self._is_in_head and self._num_pieces_bytes > self.max_header_bytes:
             self._refuse()
 
     def on_message_begin(self) -> None:
         """Begin to wait for the rest of a request."""
         super().on_message_begin()
         self._is_in_head = True
-        self._wait()
+        self._wait(self.receive_timeout_s)
 
     def on_url(self, url: bytes) -> None:
         """Count the bytes of a head that comes at once."""
@@ -68,9 +75,9 @@ class GuardedConnection(HttpToolsProtocol):
         self._stop_waiting()
         super().on_message_complete()
 
-    def _wait(self) -> None:
+    def _wait(self, timeout_s: float) -> None:
         self._stop_waiting()
-        self._clock = self.loop.call_later(self.receive_timeout_s, self._give_up)
+        self._clock = self.loop.call_later(timeout_s, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._clock is not None:
@@ -93,8 +100,12 @@ class GuardedConnection(HttpToolsProtocol):
             super().send_400_response(msg)
 
     def _refuse(self) -> None:
+        """Say so; to close with bytes unread would reset the connection, and the client might never hear it."""
+        self._is_refused = True
         self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
-        self.transport.close()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._wait(LINGER_S)
 
 
 def guarded(settings: ApiSettings) -> type[GuardedConnection]:

@@ -74,6 +74,26 @@ _FIELDS: Mapping[str, str] = {
     "mm_processor_kwargs": "Wishes about how pictures and clips are prepared.",
 }
 
+_PARAMETERS: Mapping[str, str] = {
+    "completion_id": "The `id` of the answer.",
+    "response_id": "The `id` of the response.",
+    "file_id": "The `id` of the file.",
+    "batch_id": "The `id` of the batch.",
+    "model_id": "As `GET /v1/models` lists it.",
+    "last-event-id": "The `id` of the last event that came; the stream goes on behind it.",
+    "include_usage": "Whether the last chunk says how many tokens there were.",
+    "stream": "Send events instead of the whole.",
+    "starting_after": "The `sequence_number` of the last event that came.",
+    "include_obfuscation": "Never: nothing is added to events.",
+    "limit": "Entries of a page.",
+    "order": "By age: `asc` begins with the oldest.",
+    "after": "The `id` that the page follows.",
+    "purpose": "Only the files of this one.",
+    "accept": "OpenMetrics if it asks for that, else Prometheus' own text.",
+}
+_PLAIN_SUCCESS = "Successful Response"
+"""What FastAPI says of a route that says nothing."""
+
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route, for its `responses`."""
@@ -129,5 +149,15 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for name in ("HTTPValidationError", "ValidationError"):  # what is wrong with a parameter is told as all else is
         schemas.pop(name, None)
     for operation in (operation for path in document["paths"].values() for operation in path.values()):
-        operation["responses"].pop("422", None)
+        _tell(operation)
     return document
+
+
+def _tell(operation: dict[str, Any]) -> None:
+    operation["responses"].pop("422", None)
+    for answer in operation["responses"].values():
+        if answer["description"] == _PLAIN_SUCCESS:
+            answer["description"] = "What was asked for."
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in _PARAMETERS:
+            parameter.setdefault("description", _PARAMETERS[parameter["name"]])

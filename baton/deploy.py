@@ -105,10 +105,8 @@ async def _watch(server: EmbeddedRedis) -> None:
 
 
 def _greet(settings: DeploySettings, url: str, workers: list[WorkerInfo]) -> None:
-    served, devices = (
-        " + ".join([workers[0].model, *workers[0].adapters]),
-        ", ".join(sorted({w.device for w in workers})),
-    )
+    served = " + ".join([workers[0].model, *workers[0].adapters])
+    devices = ", ".join(sorted({worker.device for worker in workers}))
     lines = ["", f"{served} is ready at {url}/v1 (workers: {len(workers)}, device: {devices}). Ask it:", ""]
     if needs_key(settings):
         lines += ["export BATON_API_KEY=…  # the key that you chose"]

@@ -18,7 +18,7 @@ from benchmarks.page import heading, table
 from worker.engine.capture import Capture, CudaCapture, rerun
 from worker.engine.engine import Engine
 from worker.engine.torch_runner import TorchRunner
-from worker.models.device import choose_device, choose_dtype, describe
+from worker.models.device import Placement, choose_devices, choose_dtype
 
 NUM_WARM_UPS = 4
 """Steps before those that count, in which steps are recorded."""
@@ -174,11 +174,13 @@ def waiting(bench: Bench) -> str:
 def main() -> None:
     """Print the tables."""
     is_tiny = sys.argv[1:] == ["--tiny"]
-    size, device = TINY if is_tiny else FULL, choose_device()
+    size, devices = TINY if is_tiny else FULL, choose_devices(None)
     heading("python -m benchmarks.gpu" + " --tiny" * is_tiny)
-    dtype = choose_dtype("auto", device)
+    dtype, device = choose_dtype("auto", devices), devices[0]
     ceilings = bytes_per_s(size.copied_bytes, device), products_per_s(size.matrix_side, dtype, device)
-    print(f"{size.name}, random weights, {dtype} on {describe(device)}; prompts of {size.prompt_length} tokens.")
+    print(
+        f"{size.name}, random weights, {dtype} on {Placement(devices, dtype)}; prompts of {size.prompt_length} tokens."
+    )
     print(f"Measured here: {ceilings[0] / 1e9:,.0f} GB/s copied, {ceilings[1] / 1e12:,.1f} TFLOP/s multiplied.\n")
     bench = Bench(size, build_network(size, device, dtype), device, *ceilings)
     table(("rows", "steps", "order", "tokens/s", "of the bandwidth"), steps(bench))

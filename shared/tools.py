@@ -12,6 +12,14 @@ class ToolFormat(StrEnum):
     """`<tool_call>` around a JSON object of name and arguments, as Qwen2.5 and its kin; any number of calls."""
     REACT = "react"
     """Lines of Thought, Action and Action Input, as Qwen-VL; the answer ends with its first call."""
+    LLAMA3_JSON = "llama3_json"
+    """A JSON object of name and parameters where the answer begins, as Llama 3.1 and 3.2; `;` between several."""
+    MISTRAL = "mistral"
+    """`[TOOL_CALLS]` before a list of such objects, or before each name with `[ARGS]` behind it."""
+
+
+MISTRAL_ID_LENGTH = 9
+"""Letters and digits of a call's id; Mistral's templates refuse any other."""
 
 
 class Tool(msgspec.Struct, frozen=True):

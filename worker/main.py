@@ -241,6 +241,7 @@ async def _load(settings: WorkerSettings, heartbeat: Heartbeat, stop: asyncio.Ev
         max_model_len=facts.max_model_len,
         sampling=facts.sampling,
         device=facts.device,
+        tool_format=settings.tool_format(MODEL_TYPES[heartbeat.info.model_type].family, facts.template_format),
         fingerprint=_fingerprint(heartbeat.info, facts, settings),
     )
     logger.info("loaded %s in %.1f s on %s", heartbeat.info.model, time.monotonic() - began_s, facts.device)

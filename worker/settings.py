@@ -76,7 +76,7 @@ class WorkerSettings(Settings):
     decode_memory_bytes: int = Field(
         DECODERS.decode_memory_bytes, ge=2**29, description="Most memory of a process that decodes."
     )
-    tool_call_parser: Literal["auto", "hermes", "react", "none"] = Field(
+    tool_call_parser: Literal["auto", "hermes", "react", "llama3_json", "mistral", "none"] = Field(
         "auto", description="How tools are told and calls are read; auto is the model's own way, none refuses tools."
     )
     drain_timeout_s: float = Field(30.0, ge=0, description="After SIGTERM, running answers may take this long to end.")
@@ -98,11 +98,11 @@ class WorkerSettings(Settings):
             )
         return self
 
-    def tool_format(self, family: Family) -> ToolFormat | None:
-        """How a model of this family is told of tools; None refuses them."""
+    def tool_format(self, family: Family, template_format: ToolFormat | None = None) -> ToolFormat | None:
+        """How a model of this family, or of a template that knows tools, is told of them; None refuses them."""
         match self.tool_call_parser:
             case "auto":
-                return TOOL_FORMATS[family]
+                return template_format or TOOL_FORMATS[family]
             case "none":
                 return None
             case name:

@@ -4,17 +4,20 @@ White space in the envelope is what the prompt shows; in the arguments it is any
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from api.calls.hermes import BEGIN, END
+from api.calls.llama3 import SEPARATOR, TAG
+from api.calls.mistral import ARGS, MARK
 from api.calls.react import ACTION, INPUT
 from api.grammar import lark_grammar, literal
 from api.json_schema import check_schema
 from api.structure import Wish
 from api.tools import Offer, Toolbox
 from shared.errors import InvalidRequest
-from shared.tools import ToolFormat
+from shared.tools import MISTRAL_ID_LENGTH, ToolFormat
 
 MAX_FORCED_CALLS = 16
 """Calls in an answer that must call: a model that may go on for ever might."""
@@ -51,35 +54,72 @@ def _schema(offer: Offer, toolbox: Toolbox) -> Mapping[str, Any]:
 
 
 def _hermes(toolbox: Toolbox) -> Sequence[str]:
-    heads = [f'\n{{"name": {json.dumps(offer.function.name)}, "arguments": ' for offer in toolbox.offers]
-    call = _call(heads, "}\n" + END)
+    heads = [f'\n{{"name": {json.dumps(name)}, "arguments": ' for name in _names(toolbox)]
+    call = f"call: {_any(heads, '}' + chr(10) + END)}"
     if toolbox.must_call:
-        more = f" ({literal(chr(10) + BEGIN)} call){{0,{MAX_FORCED_CALLS - 1}}}" if toolbox.is_parallel else ""
-        return [f"start: {literal(BEGIN)} call{more}", call]
-    begun, rest = f"(?s:.*){BEGIN}", f"(?s:.*){BEGIN}(?s:.*)"
-    return [*_start(is_parallel=toolbox.is_parallel), *_words(begun, rest), call]
+        return [f"start: {literal(BEGIN)} call{_more(toolbox, chr(10) + BEGIN, 'call')}", call]
+    return [*_start(is_parallel=toolbox.is_parallel), *_words(BEGIN), call]
 
 
 def _react(toolbox: Toolbox) -> Sequence[str]:
-    call = _call([f" {offer.function.name}\n{INPUT} " for offer in toolbox.offers], "")
+    call = f"call: {_any([f' {name}{chr(10)}{INPUT} ' for name in _names(toolbox)])}"
     if toolbox.must_call:
         return [f"start: {literal(ACTION)} call", call]
-    begun, rest = f"((?s:.*)\\n)?{ACTION}", f"((?s:.*)\\n)?{ACTION}(?s:.*)"
-    return [*_start(is_parallel=False), *_words(begun, rest), call]
+    return [*_start(is_parallel=False), *_words(ACTION, before=r"((?s:.*)\n)?"), call]
 
 
-_RULES: Mapping[ToolFormat, Callable[[Toolbox], Sequence[str]]] = {ToolFormat.HERMES: _hermes, ToolFormat.REACT: _react}
+def _llama3(toolbox: Toolbox) -> Sequence[str]:
+    """Write calls without a tag; what may be words instead begins with no brace, which is where a call would begin."""
+    heads = [f'{{"name": {json.dumps(name)}, "parameters": ' for name in _names(toolbox)]
+    call, more = f"call: {_any(heads, '}')}", _more(toolbox, f"{SEPARATOR} ", "call")
+    if toolbox.must_call:
+        return [f"start: call{more}", call]
+    words = _words(re.escape(TAG), before=r"\s*([^\s{](?s:.*))?", but=r"\s*\{(?s:.*)")
+    return [f"start: begun? call{more} | rest", *words, call]
 
 
-def _call(heads: Sequence[str], tail: str) -> str:
-    end = f" {literal(tail)}" if tail else ""
-    return "call: " + " | ".join(f"{literal(head)} given_{i}{end}" for i, head in enumerate(heads))
+def _mistral(toolbox: Toolbox) -> Sequence[str]:
+    """Write both forms: a model takes the one it was trained on."""
+    heads = [f'{{"name": {json.dumps(name)}, "arguments": ' for name in _names(toolbox)]
+    calls = [
+        rf"list: /\x20?\[/ call{_more(toolbox, ', ', 'call')} {literal(']')}",
+        f"call: {_any(heads, '}', 'id?')}",
+        rf'id: /,\x20"id":\x20"[a-zA-Z0-9]{{{MISTRAL_ID_LENGTH}}}"/',
+        f"named: {_any([name + ARGS for name in _names(toolbox)])}",
+    ]
+    if toolbox.must_call:
+        return [f"start: {literal(MARK)} (list | named{_more(toolbox, MARK, 'named')})", *calls]
+    return [*_start(is_parallel=toolbox.is_parallel, call="(list | named)"), *_words(re.escape(MARK)), *calls]
 
 
-def _start(*, is_parallel: bool) -> Sequence[str]:
-    return ["start: (begun call)* rest"] if is_parallel else ["start: begun call | rest"]
+_RULES: Mapping[ToolFormat, Callable[[Toolbox], Sequence[str]]] = {
+    ToolFormat.HERMES: _hermes,
+    ToolFormat.REACT: _react,
+    ToolFormat.LLAMA3_JSON: _llama3,
+    ToolFormat.MISTRAL: _mistral,
+}
 
 
-def _words(begun: str, rest: str) -> Sequence[str]:
-    """What stands before a call, its mark included, and what stands behind the last one."""
-    return [f"begun[lazy]: /{begun}/", "rest: REST", f"REST: /(?s:.*)/ & ~/{rest}/"]
+def _names(toolbox: Toolbox) -> Sequence[str]:
+    return [offer.function.name for offer in toolbox.offers]
+
+
+def _any(heads: Sequence[str], tail: str = "", before_tail: str = "") -> str:
+    """A call of any of the functions: what stands before the arguments of each, and what stands behind them."""
+    end = f" {before_tail} {literal(tail)}" if tail else ""
+    return " | ".join(f"{literal(head)} given_{i}{end}" for i, head in enumerate(heads))
+
+
+def _more(toolbox: Toolbox, separator: str, rule: str) -> str:
+    """What may follow a call that was forced."""
+    return f" ({literal(separator)} {rule}){{0,{MAX_FORCED_CALLS - 1}}}" if toolbox.is_parallel else ""
+
+
+def _start(*, is_parallel: bool, call: str = "call") -> Sequence[str]:
+    return [f"start: (begun {call})* rest"] if is_parallel else [f"start: begun {call} | rest"]
+
+
+def _words(mark: str, *, before: str = "(?s:.*)", but: str = "") -> Sequence[str]:
+    """What stands before a call, its mark included, and what stands behind the last one; `but` isn't that either."""
+    never = f"{before}{mark}(?s:.*)" + (f"|{but}" if but else "")
+    return [f"begun[lazy]: /{before}{mark}/", "rest: REST", f"REST: /(?s:.*)/ & ~/{never}/"]

@@ -1,7 +1,7 @@
 """What a reader makes of an answer's text, in the order in which it is said."""
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +26,6 @@ class Arguments:
 
 
 Piece: TypeAlias = Words | CallBegun | Arguments
-
-
-class Reader(Protocol):
-    """Reads one choice; what may still become a call is held back, and no more than that."""
-
-    def push(self, text: str) -> list[Piece]:
-        """Take the next text; return what is certain by now."""
-        ...
-
-    def finish(self) -> list[Piece]:
-        """Return what was held back."""
-        ...
 
 
 def num_undecided(text: str, mark: str) -> int:

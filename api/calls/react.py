@@ -5,10 +5,11 @@ and the thought before the final answer is left out. A text without these lines 
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from typing import Literal
 
 from api.calls.piece import Arguments, CallBegun, Piece, Words, num_undecided
+from api.calls.reader import Reader
 from api.calls.value import GrowingObject
 
 THOUGHT, ACTION, INPUT, FINAL = "Thought:", "Action:", "Action Input:", "Final Answer:"
@@ -18,28 +19,12 @@ _MAX_LINE = 200
 """Longer than any function's name: such a line is text."""
 
 
-class ReactReader:
-    """Each step returns what it found out, or None if that depends on text that isn't there yet."""
+class ReactReader(Reader):
+    """Finds calls in lines; behind a call, the next lines are looked at like the first ones."""
 
     def __init__(self, names: Collection[str]) -> None:
-        self._names = names
-        self._held = ""
-        self._step: Callable[[bool], list[Piece] | None] = self._label
+        super().__init__(names, self._label)
         self._arguments = GrowingObject()
-        self._is_behind_call = False
-
-    def push(self, text: str) -> list[Piece]:
-        """Take the next text; return what is certain by now."""
-        self._held += text
-        return list(self._read(is_last=False))
-
-    def finish(self) -> list[Piece]:
-        """Return what was held back."""
-        return list(self._read(is_last=True))
-
-    def _read(self, *, is_last: bool) -> Iterator[Piece]:
-        while self._held and (pieces := self._step(is_last)) is not None:
-            yield from pieces
 
     def _label(self, is_last: bool) -> list[Piece] | None:
         """Find out which line the text begins with, or goes on with behind a call."""
@@ -90,10 +75,6 @@ class ReactReader:
                     return self._call_at(turn.start() + 1, self._held[: turn.start()].rstrip(), is_last)
         size = len(self._held) - (0 if is_last else num_undecided(self._held, f"\n{ACTION}"))
         return self._said(size) or None
-
-    def _said(self, size: int) -> list[Piece]:
-        words, self._held = self._held[:size], self._held[size:]
-        return [Words(words)] if words else []
 
     def _find_call(self, start: int, is_last: bool) -> Literal["call", "text", "undecided"]:
         """Say what stands at this action's line."""

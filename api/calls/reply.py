@@ -1,21 +1,26 @@
 """An answer with calls in it: what each of its events adds, in the terms of OpenAI's schema."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Literal, TypeAlias
 
 from api.calls.hermes import HermesReader
-from api.calls.piece import Arguments, CallBegun, Piece, Reader, Words
+from api.calls.llama3 import Llama3Reader
+from api.calls.mistral import MistralReader
+from api.calls.piece import Arguments, CallBegun, Piece, Words
 from api.calls.react import ReactReader
+from api.calls.reader import Reader
 from shared.events import FinishReason
 from shared.job import JobId
-from shared.tools import Calling, ToolFormat
+from shared.tools import MISTRAL_ID_LENGTH, Calling, ToolFormat
 
-READERS: Mapping[ToolFormat, type[HermesReader] | type[ReactReader]] = {
+READERS: Mapping[ToolFormat, Callable[[Collection[str]], Reader]] = {
     ToolFormat.HERMES: HermesReader,
     ToolFormat.REACT: ReactReader,
+    ToolFormat.LLAMA3_JSON: Llama3Reader,
+    ToolFormat.MISTRAL: MistralReader,
 }
 EndReason: TypeAlias = FinishReason | Literal["tool_calls"]
 """What ends with calls doesn't end otherwise for the model, but it does for its client."""
@@ -55,6 +60,7 @@ class Replies:
 
     def __init__(self, job_id: JobId, calling: Calling) -> None:
         self._job_id = job_id
+        self._format = calling.format
         self._is_named = calling.is_named
         new_reader = READERS[calling.format]
         self._choices = defaultdict[int, _Choice](lambda: _Choice(new_reader(frozenset(calling.names))))
@@ -92,7 +98,8 @@ class Replies:
 
     def _begin(self, index: int, number: int, name: str) -> CallPart:
         digest = sha256(f"{self._job_id}/{index}/{number}".encode()).hexdigest()
-        return CallPart(number, f"call_{digest[:24]}", name)
+        is_short = self._format is ToolFormat.MISTRAL
+        return CallPart(number, digest[:MISTRAL_ID_LENGTH] if is_short else f"call_{digest[:24]}", name)
 
     def _open(self, addition: Addition, number: int) -> CallPart:
         """Return this event's part of a call."""

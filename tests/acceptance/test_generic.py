@@ -1,5 +1,6 @@
 """Checkpoints that no family claims, over HTTP: what `generate()` says is what the client reads."""
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from tests.cases import INTERNVL2
 
 pytestmark = pytest.mark.timeout(600)  # whoever comes first starts the workers
 
-NAMES = ("qwen25vl", "llama")
+LLAMA = "llama3_caller"
+NAMES = ("qwen25vl", LLAMA)
 NUM_TOKENS = 10
 KEY = "secret"
 MEDIA = {"image": "photo.jpg", "video": "clip.mp4"}
@@ -48,7 +50,8 @@ def stack(directories, tuned):
         stack = Stack(server.url)
         try:
             stack.start_gateway("--api_key", KEY)
-            given = {"qwen25vl": ("--lora_modules", f"tuned={tuned['tuned'][0]}")}
+            adapter = ("--lora_modules", f"tuned={tuned['tuned'][0]}")
+            given = {"qwen25vl": (*adapter, "--tool_call_parser", "mistral")}
             for name, directory in directories.items():
                 stack.start("worker", "--model_id_or_path", directory, "--max_num_seqs", "4", *given.get(name, ()))
             stack.wait_for_models(*NAMES, "tuned", api_key=KEY)
@@ -110,7 +113,7 @@ def ask(client, name, media_url, *parts, stream=False):
         ("qwen25vl", ("image", "what is in this picture?")),
         ("qwen25vl", ("video", "what is in this clip?")),
         ("qwen25vl", ("image", "and", "video", "say <|im_end|> twice")),
-        ("llama", ("say the words",)),
+        (LLAMA, ("say the words",)),
     ],
 )
 def test_answer_is_generates_own(generic, expected, media_url, name, parts, stream):
@@ -137,7 +140,7 @@ def test_adapter_of_an_older_transformers_is_loaded_at_run_time(stack, generic, 
     answer = httpx2.post(f"{stack.url}/v1/load_lora_adapter", json=wanted, headers=headers, timeout=60)
 
     assert answer.status_code == 200, answer.text
-    assert [m.id for m in generic.models.list().data] == ["llama", "qwen25vl", "older", "tuned"]
+    assert [m.id for m in generic.models.list().data] == [LLAMA, "qwen25vl", "older", "tuned"]
     assert ask(generic, "older", media_url, *SEEN) == expected("qwen25vl", *SEEN, adapter="older")
     assert ask(generic, "tuned", media_url, *SEEN) == expected("qwen25vl", *SEEN, adapter="tuned")
 
@@ -153,3 +156,32 @@ def test_wishes_of_a_processor_that_counts_pixels_reach_it(generic, media_url):
 
     assert sizes == sorted(sizes, reverse=True)
     assert len({*sizes}) == 3
+
+
+CITY = {"type": "object", "properties": {"city": {"enum": ["Paris", "<|eot_id|>"]}}, "required": ["city"]}
+WEATHER = {"name": "weather", "parameters": CITY | {"additionalProperties": False}}
+NAMED = {"type": "function", "function": {"name": "weather"}}
+
+
+@pytest.mark.parametrize("tool_choice", ["required", NAMED])
+@pytest.mark.parametrize("name", NAMES)
+def test_call_is_forced_in_the_format_of_the_checkpoints_template_or_of_the_operator(generic, name, tool_choice):
+    question = {"role": "user", "content": "Will it rain?"}
+    tools = [{"type": "function", "function": WEATHER}]
+    asked = {"model": name, "tools": tools, "tool_choice": tool_choice, "temperature": 0, "max_tokens": 200}
+
+    def ask(*messages, **more):
+        return generic.chat.completions.create(messages=messages, parallel_tool_calls=False, **asked, **more)
+
+    message = ask(question).choices[0].message
+    parts = [call for chunk in ask(question, stream=True) for call in chunk.choices[0].delta.tool_calls or ()]
+    (call,) = message.tool_calls
+    result = {"role": "tool", "tool_call_id": call.id, "content": "rain"}
+    again = ask(question, message.model_dump(exclude_none=True), result).choices[0].message
+
+    assert message.content is None
+    assert json.loads(call.function.arguments)["city"] in CITY["properties"]["city"]["enum"]
+    assert "".join(part.function.arguments for part in parts) == call.function.arguments
+    assert len(parts) > 1
+    assert (len(call.id) == 9) == (name == "qwen25vl")
+    assert again.tool_calls[0].id != call.id

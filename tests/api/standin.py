@@ -49,12 +49,16 @@ class StandIn:
     async def take(self, timeout_s: float = 60) -> ChatJob:
         async with asyncio.timeout(timeout_s):
             while True:
-                if popped := await self.redis.zpopmin(keys.queue(self.facts.model)):
-                    return await self.claim(JobId(popped[0][0].decode()))
+                popped = await self.redis.zpopmin(keys.queue(self.facts.model))
+                if popped and (job := await self.claim(JobId(popped[0][0].decode()))) is not None:
+                    return job
                 await self.redis.blpop([keys.wake(self.facts.model)], timeout=0.2)
 
-    async def claim(self, job_id: JobId) -> ChatJob:
-        envelope = wire.decode_arq(await self.redis.get(keys.payload(job_id)))
+    async def claim(self, job_id: JobId) -> ChatJob | None:
+        """Return the job, unless it was cancelled meanwhile."""
+        if (payload := await self.redis.get(keys.payload(job_id))) is None:
+            return None
+        envelope = wire.decode_arq(payload)
         assert envelope["f"] == "chat"
         await self.redis.hset(keys.lease(job_id), "holder", f"{self.facts.id}/1")
         return wire.decode_job(envelope["a"][0])

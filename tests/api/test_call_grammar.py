@@ -12,7 +12,7 @@ from shared.fleet import WorkerInfo, WorkerState
 from shared.tools import ToolFormat
 from tests.api.test_request import body, parse
 
-HERMES, REACT = ToolFormat
+HERMES, REACT, LLAMA, MISTRAL = ToolFormat
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": False}
 TOOLS = [
     {"type": "function", "function": function} for function in ({"name": "f", "parameters": SCHEMA}, {"name": "g"})
@@ -28,6 +28,20 @@ def react(name, arguments):
     return f"Action: {name}\nAction Input: {arguments}"
 
 
+def llama(name, arguments):
+    return f'{{"name": "{name}", "parameters": {arguments}}}'
+
+
+def listed(*calls, more=""):
+    said = (f'{{"name": "{name}", "arguments": {arguments}{more}}}' for name, arguments in calls)
+    return f"[TOOL_CALLS][{', '.join(said)}]"
+
+
+def named(name, arguments):
+    return f"[TOOL_CALLS]{name}[ARGS]{arguments}"
+
+
+ONE, NONE, BAD = ("f", '{"x": 1}'), ("g", "{}"), ("f", '{"x": "1"}')
 F, G, WRONG = hermes("f", '{"x": 1}'), hermes("g", "{}"), hermes("f", '{"x": "1"}')
 ACTION, WRONG_ACTION = react("f", '{ "x":1 }'), react("f", '{"x": "1"}')
 WORDS = "Look, <tool_call and Action: are words."
@@ -98,6 +112,47 @@ def matches(grammar, text):
             (ACTION, react("g", "{}")),
             ("", WORDS, WRONG_ACTION, f"{ACTION}\n{ACTION}"),
         ),
+        (
+            LLAMA,
+            {"tool_choice": "required"},
+            (llama(*ONE), f"{llama(*NONE)}; {llama(*ONE)}", "; ".join([llama(*NONE)] * 16)),
+            ("", WORDS, llama(*BAD), f"{llama(*ONE)} bye", llama("h", "{}"), "; ".join([llama(*NONE)] * 17)),
+        ),
+        (
+            LLAMA,
+            {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+            (llama(*ONE),),
+            (llama(*NONE), f"{llama(*ONE)}; {llama(*ONE)}"),
+        ),
+        (
+            LLAMA,
+            {"tools": STRICT},
+            ("", WORDS, "So {it} is.", llama(*ONE), f"So: <|python_tag|>{llama(*ONE)}; {llama(*NONE)}"),
+            (llama(*BAD), f"<|python_tag|>{llama(*BAD)}", f" {llama(*BAD)}", f"{llama(*ONE)}; {llama(*BAD)}"),
+        ),
+        (LLAMA, {"parallel_tool_calls": False}, (WORDS, llama(*BAD)), (f"{llama(*NONE)}; {llama(*NONE)}",)),
+        (
+            MISTRAL,
+            {"tool_choice": "required"},
+            (
+                *(listed(ONE), listed(ONE, NONE), listed(ONE, more=', "id": "a1b2c3d4e"'), listed(*[NONE] * 16)),
+                *(named(*ONE), named(*ONE) + named(*NONE), listed(ONE).replace("[{", " [{")),
+            ),
+            ("", WORDS, listed(BAD), named(*BAD), f"{listed(ONE)} bye", listed(*[NONE] * 17), named(*NONE) * 17),
+        ),
+        (
+            MISTRAL,
+            {"tool_choice": "required", "parallel_tool_calls": False},
+            (listed(ONE), named(*ONE)),
+            (listed(ONE, NONE), named(*ONE) * 2),
+        ),
+        (
+            MISTRAL,
+            {"tools": STRICT},
+            ("", WORDS, "[x]", listed(ONE), f"So: {named(*ONE)}{named(*NONE)} bye"),
+            (listed(BAD), f"So: {named(*BAD)}", f"{named(*ONE)} {listed(BAD)}"),
+        ),
+        (MISTRAL, {"parallel_tool_calls": False}, (WORDS, listed(BAD)), (listed(NONE, NONE), f"{named(*NONE)} bye")),
         (REACT, {"tools": STRICT}, ("", WORDS, f"Thought: hm\n{ACTION}"), (WRONG_ACTION, f"hm\n{WRONG_ACTION}")),
     ],
 )

@@ -11,7 +11,7 @@ from api.calls.reply import Replies
 from shared.events import FinishReason
 from shared.tools import Calling, ToolFormat
 
-HERMES, REACT = ToolFormat
+HERMES, REACT, LLAMA, MISTRAL = ToolFormat
 NAMES = ("weather", "now")
 FRAGMENTS = {
     HERMES: (
@@ -33,6 +33,16 @@ FRAGMENTS = {
             "Paris",
         ),
         *('\\"', "}", "{", '"', "Act", "Hello", "é", "\nAction: now\nAction Input: {}", "Thought: hm\n"),
+    ),
+    LLAMA: (
+        *("<|python_tag|>", "<|python", "\n", " ", "; ", ";", '{"name": ', '"weather"', '"never"', ', "parameters": '),
+        *('{"city": "', "Paris", '\\"', "}", "{", '"', "}}", "Hello", "é", '"now"', ', "arguments": {}', '{"type": '),
+        *('{"name": "now", "parameters": {}}', '"function", "name": ', '{"parameters": {"a": "}"}, "name": "now"}'),
+    ),
+    MISTRAL: (
+        *("[TOOL_CALLS]", "[TOOL_", "[", "]", "\n", " ", ", ", '{"name": ', '"weather"', "never", ', "arguments": '),
+        *('{"city": "', "Paris", '\\"', "}", "{", '"', "}}", "Hello", "é", "now", "weather", "[ARGS]", "[CALL_ID]a1"),
+        *('[{"name": "now", "arguments": {}}', ', "id": "123456789"}', "[TOOL_CALLS]now[ARGS]{}", '{"arguments": {}, '),
     ),
 }
 
@@ -106,6 +116,44 @@ def test_wherever_a_text_is_cut_it_says_the_same(form):
         (REACT, "Action: never\nAction Input: {}", "Action: never\nAction Input: {}", []),
         (REACT, "So:\nAction: now\nAction Input: Paris, please\n", "So:", [("now", "Paris, please")]),
         (REACT, "Action: take a walk\n", "Action: take a walk\n", []),
+        (LLAMA, "Hello; {you}.\n", "Hello; {you}.\n", []),
+        (LLAMA, '{"name": "now", "parameters": {}}\n', "", [("now", "{}")]),
+        (LLAMA, '\n<|python_tag|>{"name": "weather", "parameters": {"a": 1}}', "", [("weather", '{"a": 1}')]),
+        (LLAMA, 'I look.\n<|python_tag|> {"name": "now", "parameters": {}}', "I look.", [("now", "{}")]),
+        (
+            LLAMA,
+            '{"type": "function", "name": "now", "parameters": {}}; {"name": "weather", "arguments": {"a": ";"}};',
+            "",
+            [("now", "{}"), ("weather", '{"a": ";"}')],
+        ),
+        (LLAMA, '{"name": "now", "parameters": {}}\n{"name": "now"} Bye', "Bye", [("now", "{}"), ("now", "{}")]),
+        (LLAMA, '{"parameters": {"a": "}"}, "name": "now"}', "", [("now", '{"a": "}"}')]),
+        (LLAMA, '{"name": "now", "parameters": {}}; {"b": 1}', '; {"b": 1}', [("now", "{}")]),
+        (LLAMA, '{"name": "now", "parameters": {"a": [', "", [("now", '{"a": [')]),
+        (LLAMA, '{"name": "never", "parameters": {}}', '{"name": "never", "parameters": {}}', []),
+        (LLAMA, 'So: {"name": "now", "parameters": {}}', 'So: {"name": "now", "parameters": {}}', []),
+        (LLAMA, '{"answer": {"name": "now"}}', '{"answer": {"name": "now"}}', []),
+        (LLAMA, "<|python_tag|>print(1)", "<|python_tag|>print(1)", []),
+        (MISTRAL, "Hello [you].\n", "Hello [you].\n", []),
+        (MISTRAL, '[TOOL_CALLS] [{"name": "now", "arguments": {}}]\n', "", [("now", "{}")]),
+        (
+            MISTRAL,
+            'I look. [TOOL_CALLS][{"name": "now", "arguments": {"a": "]"}, "id": "abcdefghi"}, {"name": "weather"}]',
+            "I look.",
+            [("now", '{"a": "]"}'), ("weather", "{}")],
+        ),
+        (
+            MISTRAL,
+            '[TOOL_CALLS]now[ARGS]{"a": {}}[TOOL_CALLS] weather[CALL_ID]abcdefghi[ARGS]{} Bye',
+            "Bye",
+            [("now", '{"a": {}}'), ("weather", "{}")],
+        ),
+        (MISTRAL, '[TOOL_CALLS]now[ARGS]{"a": ', "", [("now", '{"a": ')]),
+        (MISTRAL, '[TOOL_CALLS][{"arguments": {}, "name": "now"}]', "", [("now", "{}")]),
+        (MISTRAL, "[TOOL_CALLS]never[ARGS]{}", "[TOOL_CALLS]never[ARGS]{}", []),
+        (MISTRAL, '[TOOL_CALLS][{"name": "never"}]', '[TOOL_CALLS][{"name": "never"}]', []),
+        (MISTRAL, '[{"name": "now", "arguments": {}}]', '[{"name": "now", "arguments": {}}]', []),
+        (MISTRAL, "A list is [TOOL_CALLS] in my words", "A list is [TOOL_CALLS] in my words", []),
     ],
 )
 def test_calls_and_only_calls_leave_the_text(form, text, content, calls):
@@ -122,6 +170,51 @@ def test_arguments_are_told_as_they_come_and_text_as_soon_as_it_can_be_none():
 
     assert [addition.content for addition in additions] == ["Look:", "", "", "", "", ""]
     assert [call.arguments for addition in additions for call in addition.calls] == ['{"ci', 'ty": "Pa', 'ris"', "}"]
+
+
+CALLS = {
+    HERMES: '<tool_call>\n{"name": "weather", "arguments": {"city": "a}"}}\n</tool_call>\n',
+    REACT: 'Thought: I look.\nAction: weather\nAction Input: {"city": "a}"}\n',
+    LLAMA: '<|python_tag|>{"name": "weather", "parameters": {"city": "a}"}}; {"name": "now", "parameters": {}}',
+    MISTRAL: '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "a}"}, "id": "1"}][TOOL_CALLS]now[ARGS]{}',
+}
+
+
+@pytest.mark.parametrize("form", ToolFormat)
+def test_call_is_the_same_wherever_it_comes_in_two(form):
+    text = CALLS[form]
+    expected = whole(form, text)
+
+    assert expected[1][0][1:] == ("weather", '{"city": "a}"}')
+    for cut in range(len(text) + 1):
+        assert streamed(form, [text[:cut], text[cut:]]) == expected
+
+
+@pytest.mark.parametrize("form", [LLAMA, MISTRAL])
+def test_arguments_of_other_formats_are_told_as_they_come(form):
+    reader = replies(form)
+    begin = {LLAMA: '{"name": "weather", "parameters": ', MISTRAL: "[TOOL_CALLS]weather[ARGS]"}[form]
+
+    additions = [reader.read(0, part) for part in (begin, '{"ci', 'ty": "Pa', 'ris"', "}")]
+
+    assert "".join(addition.content for addition in additions) == ""
+    assert [call.arguments for addition in additions for call in addition.calls] == ['{"ci', 'ty": "Pa', 'ris"', "}"]
+
+
+def test_answer_in_json_is_no_call_and_not_held_back():
+    reader = replies(LLAMA)
+
+    assert [reader.read(0, part).content for part in ('{"', "tem", 'perature"', ": 1")] == [
+        *("", "", '{"temperature"', ": 1")
+    ]
+
+
+def test_calls_of_mistral_have_ids_that_its_templates_take():
+    message = whole_message(replies(MISTRAL), 0, "[TOOL_CALLS]now[ARGS]{}[TOOL_CALLS]now[ARGS]{}")
+
+    first, second = (call.id for call in message.tool_calls)
+    assert first != second
+    assert all(len(one) == 9 and one.isalnum() for one in (first, second))
 
 
 def test_text_that_can_be_no_call_is_not_held_back():

@@ -2,14 +2,17 @@
 
 import re
 import time
+from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
 from openai import APIStatusError, AuthenticationError, NotFoundError
+from redis.asyncio import Redis
 
+from baton.embedded import EmbeddedRedis
 from shared import keys
 from shared.fleet import WorkerState
-from tests.api.conftest import MODEL, connect, until
+from tests.api.conftest import MODEL, GatewayProcess, connect, until
 from tests.api.standin import StandIn
 
 HI = [{"role": "user", "content": "hi"}]
@@ -165,8 +168,18 @@ async def test_key_guards_everything_under_v1(gateways, worker):
         assert (await http.get("/health/live")).status_code == 200
 
 
-async def test_ready_says_why_not(broker, gateways, worker):
-    gateway = gateways(allow_private_media_hosts="true", first_event_wait_s=1, keep_alive_s=0.2)
+@pytest.fixture
+async def alone() -> AsyncIterator[tuple[GatewayProcess, StandIn]]:
+    """A gateway and a worker whose Redis knows no others."""
+    with EmbeddedRedis() as server:
+        gateway = GatewayProcess(server.url)
+        async with Redis.from_url(server.url) as redis:
+            yield gateway, StandIn(redis, MODEL)
+        gateway.stop()
+
+
+async def test_ready_says_why_not(alone):
+    gateway, worker = alone
     async with httpx2.AsyncClient(base_url=gateway.url, trust_env=False) as http:
 
         async def ready(status: int) -> bool:
@@ -175,11 +188,11 @@ async def test_ready_says_why_not(broker, gateways, worker):
         async def reason(expected: str) -> bool:
             return (await http.get("/health/ready")).json().get("reason") == expected
 
+        await worker.beat()
         await until(lambda: ready(200))
         assert MODEL in (await http.get("/health/ready")).json()["models"]
 
-        for name in await broker.zrange(keys.WORKERS, 0, -1):
-            await broker.zadd(keys.WORKERS, {name: time.time() - 1})
+        await worker.beat(lives_s=-1)
         await until(lambda: ready(503))
         assert await reason("no live worker")
 

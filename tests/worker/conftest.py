@@ -1,10 +1,19 @@
 """Tests of the worker import transformers in any order; its companions have to be settled first."""
 
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
 
 import worker.models.companions  # noqa: F401
+from baton.embedded import EmbeddedRedis
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[EmbeddedRedis]:
+    """A Redis of their own: these tests count its commands and keys, and other tests' workers beat on."""
+    with EmbeddedRedis() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

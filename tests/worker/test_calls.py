@@ -12,13 +12,15 @@ from shared.tools import Call, Calling, Tool, ToolFormat
 from tests.cases import INTERNVL2, MINICPMV, QWEN2_AUDIO, QWEN_VL, YI_VL
 from tests.worker.models import tiny
 from tests.worker.models.golden import golden_model
-from worker.calls import hermes, react
+from worker.calls import introduction, react
 from worker.calls.prompt import prepare
+from worker.calls.wording import WORDINGS
 from worker.settings import WorkerSettings
 
 FAMILIES = {path.name: path for path in (INTERNVL2, *MINICPMV.values(), QWEN2_AUDIO, QWEN_VL, YI_VL)}
 WEATHER = Tool("weather", "What the sky does.", '{"type": "object", "properties": {}}')
 QUESTION = "Will it rain?"
+HERMES = WORDINGS[ToolFormat.HERMES]
 
 
 def said(role, text, **more):
@@ -118,7 +120,7 @@ def test_tools_stand_behind_the_system_text_of_the_authors(models, name):
 def test_results_and_the_next_question_are_one_turn():
     messages, tools = asked()
 
-    told = hermes.write((*messages, said(Role.USER, "And now?")), tools, "Be brief.", has_system=True)
+    told = introduction.write((*messages, said(Role.USER, "And now?")), tools, HERMES, "Be brief.", has_system=True)
 
     assert [message.role for message in told[3:]] == [Role.USER, Role.ASSISTANT, Role.USER]
     assert "".join(part.text for part in told[-1].parts).endswith("</tool_response>\nAnd now?")
@@ -127,12 +129,14 @@ def test_results_and_the_next_question_are_one_turn():
 def test_system_text_of_the_conversation_comes_first():
     messages, tools = asked()
 
-    told = hermes.write((said(Role.SYSTEM, "Be rude."), *messages), tools, "Be brief.", has_system=False)
+    told = introduction.write((said(Role.SYSTEM, "Be rude."), *messages), tools, HERMES, "Be brief.", has_system=False)
 
     assert "".join(part.text for part in told[0].parts).startswith("Be rude.\n\nYou can call functions.")
 
 
-@pytest.mark.parametrize("write", [react.write, lambda m, tools: hermes.write(m, tools, "Be brief.", has_system=True)])
+@pytest.mark.parametrize(
+    "write", [react.write, lambda m, tools: introduction.write(m, tools, HERMES, "Be brief.", has_system=True)]
+)
 def test_calls_of_the_past_are_told_without_tools(write):
     messages, _ = asked()
 
@@ -150,17 +154,37 @@ def test_tools_for_nobodys_question_are_refused():
         react.write(messages[3:], tools)
 
 
+def test_every_format_is_told_by_its_own_example():
+    messages, tools = asked()
+    written = {form: introduction.write(messages, tools, WORDINGS[form], None, has_system=True) for form in WORDINGS}
+    texts = {form: "\n".join(part.text for turn in told for part in turn.parts) for form, told in written.items()}
+
+    assert {*WORDINGS} == {*ToolFormat} - {ToolFormat.REACT}
+    assert '{"name": "weather", "parameters": {"city": "Paris"}}; {"name": "now"' in texts[ToolFormat.LLAMA3_JSON]
+    assert '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Paris"}}, ' in texts[ToolFormat.MISTRAL]
+    assert '{"name": "<name>", "parameters": {...}}' in texts[ToolFormat.LLAMA3_JSON]
+
+
 @pytest.mark.parametrize(
     ("parser", "family", "form"),
     [
         ("auto", Family.QWEN_VL, ToolFormat.REACT),
         ("auto", Family.GENERIC, ToolFormat.HERMES),
         ("react", Family.GENERIC, ToolFormat.REACT),
+        ("llama3_json", Family.INTERNVL2, ToolFormat.LLAMA3_JSON),
+        ("mistral", Family.GENERIC, ToolFormat.MISTRAL),
         ("none", Family.QWEN_VL, None),
     ],
 )
 def test_operator_may_choose_the_format_or_refuse_tools(parser, family, form):
     assert WorkerSettings(model_type="fake", tool_call_parser=parser).tool_format(family) is form
+
+
+def test_format_of_a_checkpoints_own_template_goes_before_its_familys():
+    auto, chosen = (WorkerSettings(model_type="fake", tool_call_parser=parser) for parser in ("auto", "hermes"))
+
+    assert auto.tool_format(Family.GENERIC, ToolFormat.MISTRAL) is ToolFormat.MISTRAL
+    assert chosen.tool_format(Family.GENERIC, ToolFormat.MISTRAL) is ToolFormat.HERMES
 
 
 def test_every_family_has_a_format():

@@ -74,13 +74,16 @@ class GrammarConstraint:
 
 
 class Grammars:
-    """Compiles grammars for one model, whose table of tokens is made for the first of them; safe for many threads."""
+    """Compiles grammars for one model; safe for many threads.
+
+    Its table of tokens is made for the first of them, and once more for answers whose tokens are read otherwise.
+    """
 
     def __init__(self, vocab_size: int, limits: Mapping[str, Any]) -> None:
         self._vocab_size = vocab_size
         self._limits = LLParserLimits(**limits)
         self._lock = threading.Lock()
-        self._table: _Table | None = None
+        self._tables: list[_Table] = []
         self._pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="grammar")
 
     def compile(self, grammar: str, prompt: Prompt) -> Grammar:
@@ -97,9 +100,11 @@ class Grammars:
 
     def _tokens(self, prompt: Prompt) -> LLTokenizer:
         with self._lock:
-            if self._table is None or not self._table.serves(prompt):
-                self._table = _read_table(prompt, self._vocab_size)
-            return self._table.tokens
+            table = next((table for table in self._tables if table.serves(prompt)), None)
+            if table is None:
+                table = _read_table(prompt, self._vocab_size)
+                self._tables.append(table)
+            return table.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ class _Table:
     tokens: LLTokenizer
 
     def serves(self, prompt: Prompt) -> bool:
-        """Whether this prompt's answers are made of these tokens; in practice all of a model's are."""
+        """Whether this prompt's answers are made of these tokens: a model has one reader, or one more for calls."""
         return prompt.tokenizer is self.tokenizer and prompt.stop_token_ids == self.stop_token_ids
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from shared.job import AS_TRAINED, MediaKind, MediaPart, Message, ProcessorParams, SamplingParams
+from shared.tools import ToolFormat
 from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 
@@ -32,6 +33,8 @@ class ModelFacts:
     """What a conversation begins with where nobody says a system text; None if with none."""
     has_system: bool = True
     """Whether every prompt has a place for a system text; a foreign template may have none."""
+    template_format: ToolFormat | None = None
+    """How the checkpoint's own template tells of tools; None if it doesn't, or in no format that is read."""
     digest: str = ""
     """A hash of the checkpoint; empty if there is none."""
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import AutoProcessor
 
 from shared.catalogue import MODEL_TYPES
@@ -30,14 +29,14 @@ from worker.models.generic_largest import PER_TOKEN, Specimens, cast
 from worker.models.generic_media import Medium, Wishes, decode, modalities, read_wishes
 from worker.models.generic_network import load_network, read_architecture
 from worker.models.generic_pieces import count_media, find_pieces
+from worker.models.generic_template import Template
 from worker.models.generic_text import Escaper
-from worker.models.generic_tools import call_fields, find_format, showing_calls, told
+from worker.models.generic_tools import call_fields, find_format, showing_calls, suited, told
 from worker.models.generic_variables import read_variables
 from worker.models.largest import Largest
 from worker.models.memory import start_alone, start_runner
 from worker.models.piece import bytes_of, spells_bytes
 from worker.models.placement import place
-from worker.models.timebox import OutOfTime, timebox
 from worker.models.tuned import merge_changes
 from worker.models.turn import split_open
 from worker.models.weights import open_adapter
@@ -45,8 +44,9 @@ from worker.settings import WorkerSettings
 
 DEFAULT_CONTEXT = 8192
 """Tokens, where neither the checkpoint nor the operator says."""
-MAX_TEMPLATE_S = 10.0
 MAX_TEXT_LENGTH = 2**26
+MAX_TOKEN_LENGTH = 256
+"""Characters; a prompt whose tokens were longer on average would be hardly anything but blanks."""
 MAX_REASON_LENGTH = 300
 Media = Mapping[MediaPart, Medium]
 
@@ -85,10 +85,8 @@ class Generic:
     tokenizer: Any
     escaper: Escaper
     decoder: AnswerTokenizer
-    call_decoder: Tokenizer
+    call_decoders: Mapping[ToolFormat, Tokenizer]
     """The same, for answers with calls in them."""
-    template_format: ToolFormat | None
-    """How the template tells of tools; None if it doesn't."""
     stop_token_ids: frozenset[int]
     counts_prompt: bool
     """Whether `generate()` would let the repetition penalty count the prompt; an encoder's it doesn't."""
@@ -107,7 +105,7 @@ class Generic:
         processor: ProcessorParams = AS_TRAINED,
     ) -> Prompt:
         """Render the conversation by the checkpoint's template; raises InvalidRequest if that refuses it."""
-        return self._prompt(self._prepare(messages, media, processor, {}), self.decoder)
+        return self._prompt(self._prepare(messages, media, processor, ()), self.decoder)
 
     def prepare_with_tools(
         self,
@@ -117,25 +115,42 @@ class Generic:
         tools: tuple[Tool, ...],
     ) -> Prompt:
         """Render a conversation with tools by the checkpoint's template, which knows some."""
-        with self.lock:
-            given = {"tools": told(tools, self.escaper)} if tools else {}
-        return self._prompt(self._prepare(messages, media, processor, given), self.call_decoder)
+        form = self.facts.template_format
+        assert form is not None
+        inputs = self._prepare(tuple(suited(messages, form)), media, processor, tools)
+        return self._prompt(inputs, self.call_decoders[form])
 
     def _prepare(
         self,
         messages: tuple[Message, ...],
         media: dict[MediaPart, bytes],
         processor: ProcessorParams,
-        more: Mapping[str, Any],
+        tools: tuple[Tool, ...],
     ) -> dict[str, Any]:
         if self.system is not None and messages[0].role is not Role.SYSTEM:
             messages = (Message(Role.SYSTEM, (TextPart(self.system),)), *messages)
         wishes = read_wishes(self.processor, processor)
         decoded = {part: decode(self.processor, part, media[part], wishes) for part in media}
         with self.lock:
+            turns = self._turns(messages, decoded)
             asked = processor.chat_template_kwargs or {}
             variables = read_variables(self.processor, self.tokenizer, asked, self.escaper)
-            return self._render(messages, decoded, wishes, {**variables, **more})
+            if tools:
+                variables["tools"] = told(tools, self.escaper)
+        is_open = split_open(messages)[1] is not None
+        variables |= {"add_generation_prompt": not is_open, "continue_final_message": is_open}
+        text = self.template.write(turns, variables, self._max_text_length)
+        with self.lock:
+            return self._read(turns, text, _in_order(messages, decoded), wishes)
+
+    @property
+    def template(self) -> Template:
+        """The checkpoint's."""
+        return Template(self.processor)
+
+    @property
+    def _max_text_length(self) -> int:
+        return min(MAX_TEXT_LENGTH, self.facts.max_model_len * MAX_TOKEN_LENGTH)
 
     def prepare_raw(self, prompt: RawPrompt, *, is_bare: bool = False) -> Prompt:
         """Continue as it stands."""
@@ -154,46 +169,18 @@ class Generic:
             penalizes_prompt=self.counts_prompt,
         )
 
-    def _render(
-        self, messages: tuple[Message, ...], media: Media, wishes: Wishes, variables: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        turns = self._turns(messages, media)
-        clips = [medium.metadata for medium in _in_order(messages, media) if medium.metadata]
+    def _read(self, turns: list[dict[str, Any]], text: str, media: list[Medium], wishes: Wishes) -> dict[str, Any]:
+        clips = [medium.metadata for medium in media if medium.metadata]
         options = {"video_metadata": clips, "do_sample_frames": False} if clips else {}
         if wishes.size is not None:
             options["images_kwargs"] = {"size": wishes.size}
-        given = {"processor_kwargs": options} if options else {}
-        is_open = split_open(messages)[1] is not None
-        variables = {"add_generation_prompt": not is_open, "continue_final_message": is_open, **variables}
-        self._check_rendering(turns, variables)
         try:
-            inputs = self.processor.apply_chat_template(
-                turns,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                **given,
-                **variables,
-            )
-        except (TemplateError, ValueError) as error:  # it may want turns in some order, or pictures in some shape
-            raise _refused(error) from error
-        return dict(inputs)
-
-    def _check_rendering(self, turns: list[dict[str, Any]], variables: Mapping[str, Any]) -> None:
-        """Write the prompt's text once within limits: a template is a program of its checkpoint's."""
-        try:
-            with timebox(MAX_TEMPLATE_S):
-                text = self.processor.apply_chat_template(turns, tokenize=False, **variables)
-        except OutOfTime:
+            return self.template.read(turns, text, **({"processor_kwargs": options} if options else {}))
+        except ValueError as error:  # it may want pictures in some shape, or as many as it finds places for
+            reason = str(error)[:MAX_REASON_LENGTH]
             raise InvalidRequest(
-                f"the model's template takes longer than {MAX_TEMPLATE_S:g} s over this conversation", param="messages"
-            ) from None
-        except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError) as error:
-            raise _refused(error) from error
-        if len(text) > MAX_TEXT_LENGTH:
-            raise InvalidRequest(
-                f"the prompt is longer than {MAX_TEXT_LENGTH} characters; shorten the conversation", param="messages"
-            )
+                f"the model's processor refuses the conversation: {reason}", param="messages"
+            ) from error
 
     def _turns(self, messages: tuple[Message, ...], media: Media) -> list[dict[str, Any]]:
         names: dict[str, str] = {}
@@ -232,11 +219,6 @@ class Generic:
         )
 
 
-def _refused(error: Exception) -> InvalidRequest:
-    reason = str(error)[:MAX_REASON_LENGTH]
-    return InvalidRequest(f"the model's template refuses the conversation: {reason}", param="messages")
-
-
 def _texts(message: Message) -> list[str]:
     return [part.text for part in message.parts if isinstance(part, TextPart)]
 
@@ -272,6 +254,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
             device=str(placement),
             digest=checkpoint.digest,
             has_system=False,
+            template_format=find_format(Template(processor)),
             max_num_seqs=None if obstacle is None else 1,
         ),
         runner=runner,
@@ -279,8 +262,7 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> Generic:
         tokenizer=tokenizer,
         escaper=Escaper(tokenizer, str(processor.chat_template), _placeholders(processor)),
         decoder=decoder,
-        call_decoder=showing_calls(decoder, tokenizer),
-        template_format=find_format(processor),
+        call_decoders=showing_calls(decoder, tokenizer),
         stop_token_ids=_stop_token_ids(model.generation_config.eos_token_id, tokenizer.eos_token_id),
         counts_prompt=not model.config.is_encoder_decoder,
         config=model.config,

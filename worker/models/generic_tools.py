@@ -1,59 +1,103 @@
 """Tools on their way through a checkpoint's chat template, and calls on their way back through its tokenizer."""
 
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from hashlib import sha256
+from itertools import groupby, takewhile
 from typing import Any
 
-from jinja2 import TemplateError
+from msgspec.structs import replace
 
-from shared.job import Message
-from shared.tools import Call, Tool, ToolFormat
-from worker.calls.hermes import arguments_of, as_openai
+from shared.errors import InvalidRequest
+from shared.job import Message, Role
+from shared.tools import MISTRAL_ID_LENGTH, Call, Tool, ToolFormat
+from worker.calls.openai import arguments_of, as_openai
 from worker.engine.prompt import Tokenizer
+from worker.models.generic_template import Template
 from worker.models.generic_text import Escaper
-from worker.models.timebox import OutOfTime, timebox
 
-MARKS = ("<tool_call>", "</tool_call>")
-MAX_PROBE_S = 5.0
-_CALL = re.compile(r"<tool_call>\s*(\{.*\})\s*</tool_call>", re.DOTALL)
+MARKS: Mapping[ToolFormat, tuple[str, ...]] = {
+    ToolFormat.HERMES: ("<tool_call>", "</tool_call>"),
+    ToolFormat.LLAMA3_JSON: ("<|python_tag|>",),
+    ToolFormat.MISTRAL: ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"),
+}
+"""What stands in the text of calls, and is a special token to some tokenizers."""
+MAX_PROBE_LENGTH = 2**20
 _PROBE = "probe_of_tools"
+_ARGUMENTS = r'(?:\{"x":\s*1\})'
+_NAME = rf'\{{"name":\s*"{_PROBE}",\s*'
+_SAID: Mapping[ToolFormat, re.Pattern[str]] = {
+    ToolFormat.HERMES: re.compile(rf'<tool_call>\s*{_NAME}"arguments":\s*{_ARGUMENTS}\s*\}}\s*</tool_call>'),
+    ToolFormat.LLAMA3_JSON: re.compile(
+        rf'(?:<\|end_header_id\|>|<\|python_tag\|>)\s*{_NAME}"parameters":\s*{_ARGUMENTS}\s*\}}\s*<\|eo[tm]_id\|>'
+    ),
+    ToolFormat.MISTRAL: re.compile(
+        rf'\[TOOL_CALLS\]\s*(?:\[\s*{_NAME}"arguments":\s*{_ARGUMENTS}'
+        rf"|{_PROBE}\s*(?:\[CALL_ID\]\w+)?\s*\[ARGS\]\s*\{{)"
+    ),
+}
+"""How a template writes the call that it is tried with, if it writes calls in this format."""
 
 
-def find_format(processor: Any) -> ToolFormat | None:
+def find_format(template: Template) -> ToolFormat | None:
     """Return how the template tells tools, found out by trying; None if it knows none, or in a format of its own."""
     tool = {"type": "function", "function": {"name": _PROBE, "description": "", "parameters": {"type": "object"}}}
-    call = {"id": "1", "type": "function", "function": {"name": _PROBE, "arguments": {"x": 1}}}
-    is_text = getattr(processor, "tokenizer", processor) is processor
+    call = {"id": "probe0001", "type": "function", "function": {"name": _PROBE, "arguments": {"x": 1}}}
 
     def turn(role: str, **more: object) -> dict[str, object]:
-        return {"role": role, "content": "a" if is_text else [{"type": "text", "text": "a"}], **more}
+        return {"role": role, "content": "a" if template.is_text else [{"type": "text", "text": "a"}], **more}
 
     asked, called = turn("user"), turn("assistant", tool_calls=[call])
-    told = _render(processor, [asked], tools=[tool])
-    said = _CALL.search(_render(processor, [asked, called, turn("tool", tool_call_id="1", name=_PROBE)]))
-    try:
-        written = json.loads(said[1]) if said else None
-    except ValueError:
+    if _PROBE not in _render(template, [asked], tools=[tool]):
         return None
-    is_hermes = _PROBE in told and written == {"name": _PROBE, "arguments": {"x": 1}}
-    return ToolFormat.HERMES if is_hermes else None
+    said = _render(template, [asked, called, turn("tool", tool_call_id="probe0001", name=_PROBE)])
+    return next((form for form, pattern in _SAID.items() if pattern.search(said)), None)
 
 
-def _render(processor: Any, turns: list[dict[str, object]], **given: object) -> str:
+def _render(template: Template, turns: list[dict[str, object]], **given: object) -> str:
     try:
-        with timebox(MAX_PROBE_S):
-            text: str = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **given)
-    except (OutOfTime, TemplateError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError):
+        return template.write(turns, {"add_generation_prompt": True, **given}, MAX_PROBE_LENGTH)
+    except InvalidRequest:
         return ""
-    return text
 
 
 def told(tools: Sequence[Tool], escaper: Escaper) -> list[Any]:
     """Return the tools as templates take them, all their text escaped."""
     return [_escaped(as_openai(tool), escaper) for tool in tools]
+
+
+def suited(messages: Sequence[Message], form: ToolFormat) -> Sequence[Message]:
+    """Return the conversation as the templates of a format take it; Llama's and Mistral's are strict."""
+    match form:
+        case ToolFormat.LLAMA3_JSON:
+            return [*_one_call_a_turn(messages)]
+        case ToolFormat.MISTRAL:
+            return [_with_short_ids(message) for message in messages]
+        case _:
+            return messages
+
+
+def _one_call_a_turn(messages: Sequence[Message]) -> Iterator[Message]:
+    for index, message in enumerate(messages):
+        results = takewhile(lambda other: other.role is Role.TOOL, messages[index + 1 :])
+        result_of = {result.call_id: result for result in results}
+        for number, call in enumerate(message.calls):
+            yield Message(message.role, () if number else message.parts, (call,))
+            yield result_of[call.id]
+        if not message.calls and message.role is not Role.TOOL:
+            yield message
+
+
+def _with_short_ids(message: Message) -> Message:
+    calls = tuple(replace(call, id=_short(call.id)) for call in message.calls)
+    return replace(message, calls=calls, call_id=_short(message.call_id))
+
+
+def _short(call_id: str) -> str:
+    """Return the id, or what stands for one that another model's call has."""
+    is_short = len(call_id) == MISTRAL_ID_LENGTH and call_id.isascii() and call_id.isalnum()
+    return call_id if is_short or not call_id else sha256(call_id.encode()).hexdigest()[:MISTRAL_ID_LENGTH]
 
 
 def call_fields(message: Message, escaper: Escaper, names: dict[str, str]) -> dict[str, Any]:
@@ -109,8 +153,8 @@ class CallTokenizer:
         return self.decoder.answer_bytes(token_id) if mark is None else mark.encode()
 
 
-def showing_calls(decoder: Tokenizer, tokenizer: Any) -> Tokenizer:
-    """Return what reads answers with calls in them."""
-    added = tokenizer.added_tokens_decoder.items()
-    marks = {token_id: token.content for token_id, token in added if token.special and token.content in MARKS}
-    return CallTokenizer(decoder, marks) if marks else decoder
+def showing_calls(decoder: Tokenizer, tokenizer: Any) -> dict[ToolFormat, Tokenizer]:
+    """Return what reads answers with calls in them, for each format."""
+    special = {token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    marks = {form: {special[mark]: mark for mark in MARKS.get(form, ()) if mark in special} for form in ToolFormat}
+    return {form: CallTokenizer(decoder, known) if known else decoder for form, known in marks.items()}

@@ -4,11 +4,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import TemplateError
-from jinja2.meta import find_undeclared_variables
-from transformers.utils.chat_template_utils import _compile_jinja_template
-
 from shared.errors import InvalidRequest
+from worker.models.generic_template import Template
 from worker.models.generic_text import Escaper
 
 _OURS = frozenset({"messages", "tools", "documents", "add_generation_prompt", "continue_final_message"})
@@ -35,11 +32,6 @@ def read_variables(processor: Any, tokenizer: Any, asked: Mapping[str, Any], esc
 
 def _free_variables(processor: Any, tokenizer: Any) -> frozenset[str]:
     """Return what the template reads, without what we, its tokenizer and transformers tell it."""
-    source = str(processor.chat_template)
-    try:
-        environment = _compile_jinja_template(source).environment
-        read = find_undeclared_variables(environment.parse(source))
-    except TemplateError:  # told when it is rendered
-        return frozenset()
-    taken = _OURS | environment.globals.keys() | {*tokenizer.SPECIAL_TOKENS_ATTRIBUTES, *tokenizer.special_tokens_map}
-    return frozenset(read - taken - inspect.signature(processor.apply_chat_template).parameters.keys())
+    taken = _OURS | {*tokenizer.SPECIAL_TOKENS_ATTRIBUTES, *tokenizer.special_tokens_map}
+    parameters = inspect.signature(processor.apply_chat_template).parameters
+    return Template(processor).names - taken - parameters.keys()

@@ -4,8 +4,6 @@ Bytes of strangers meet codecs here and nowhere else. It has no secret and no co
 and is thrown away when it breaks.
 """
 
-import math
-import resource
 import socket
 import sys
 from collections.abc import Sequence
@@ -30,12 +28,11 @@ from worker.prepare.channel import (
     Seen,
     Task,
 )
+from worker.prepare.confinement import give_up, limit_cpu
 from worker.prepare.image import read_image
 from worker.prepare.video import read_frames
 
 MAX_CONTENT_BYTES = 2**32
-MAX_FILES = 3
-"""Standard input, output and error, which lead nowhere."""
 _LAZY = (
     "av.subtitles.stream",
     "encodings.latin_1",
@@ -56,14 +53,14 @@ def main() -> None:
     number, memory, memory_bytes, timeout_s = sys.argv[1:]
     channel = Channel(socket.socket(fileno=int(number)), int(memory))
     _load_codecs()
-    _give_up(int(memory_bytes))
+    give_up(int(memory_bytes))
     channel.send(Ready())
     while True:
         try:
             task, content = channel.receive(Task, MAX_CONTENT_BYTES)
         except ConnectionResetError:
             return
-        _limit_cpu(float(timeout_s))
+        limit_cpu(float(timeout_s))
         _answer(channel, task, bytes(content))
 
 
@@ -105,21 +102,6 @@ def _load_codecs() -> None:
     for name in _LAZY:
         import_module(name)
     preinit()
-
-
-def _give_up(memory_bytes: int) -> None:
-    """Let go of what a decoder has no use for: most memory, every file and connection that isn't open yet."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (MAX_FILES, MAX_FILES))
-
-
-def _limit_cpu(timeout_s: float) -> None:
-    """Die of a task that takes too long, even if the worker isn't there any more to see to it."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    most = math.ceil(used.ru_utime + used.ru_stime + timeout_s) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The processes that decode: few, warm, without secrets, and replaced when they break."""
+"""Processes that meet what strangers wrote: few, warm, without secrets, and replaced when they break."""
 
 import logging
 import os
@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any
 
-from worker.prepare.channel import Answer, Channel, Clip, Ready, Seen, Task
-from worker.prepare.limits import DecoderLimits
+import msgspec
+
+from worker.prepare.channel import Channel, Clip, Ready, Seen
 
 logger = logging.getLogger(__name__)
 
@@ -31,39 +33,52 @@ _FIXED = {
 """A child sees nothing else of the worker's environment, where keys and addresses may stand."""
 
 
-class DecoderDied(Exception):
+class ChildDied(Exception):
     """The child ended in the middle of a task, or said what it may not say."""
 
 
-class DecoderLate(Exception):
+class ChildLate(Exception):
     """The child took longer over a task than it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """What some children do, and what it may cost."""
+
+    module: str
+    """Run with socket, file, memory and time as arguments."""
+    answers: Any
+    """The type of what they say to a task."""
+    num_children: int
+    memory_bytes: int
+    timeout_s: float
 
 
 class Child:
     """One process and this end of its socket; it has one task at a time, and `end` ends it."""
 
-    def __init__(self, limits: DecoderLimits) -> None:
-        self._timeout_s = limits.decode_timeout_s
+    def __init__(self, trade: Trade) -> None:
+        self._trade = trade
         self._is_ready = False
         self._max_bytes = 0
         self.is_free = True
         """Whether it has answered all it was asked, and can be asked again."""
         ours, theirs = socket.socketpair()
-        memory = os.memfd_create("decoded", os.MFD_CLOEXEC)
+        memory = os.memfd_create("payload", os.MFD_CLOEXEC)
         self._channel = Channel(ours, memory)
         with theirs:
-            self._process = _start((theirs.fileno(), memory), limits)
+            self._process = _start((theirs.fileno(), memory), trade)
 
     @property
     def is_alive(self) -> bool:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def ask(self, task: Task, content: bytes, max_bytes: int) -> tuple[Any, memoryview]:
+    def ask(self, task: msgspec.Struct, content: bytes, max_bytes: int) -> tuple[Any, memoryview]:
         """Return the answer to a task, or the question back, and its payload of at most so many bytes."""
         self._wait_until_ready()
         self.is_free, self._max_bytes = False, max_bytes
-        self._channel.expect_by(time.monotonic() + self._timeout_s)
+        self._channel.expect_by(time.monotonic() + self._trade.timeout_s)
         self._channel.send(task, content)
         return self._receive()
 
@@ -87,7 +102,7 @@ class Child:
         return self._process.wait()
 
     def _receive(self) -> tuple[Any, memoryview]:
-        answer, payload = self._channel.receive(Answer, self._max_bytes)
+        answer, payload = self._channel.receive(self._trade.answers, self._max_bytes)
         self.is_free = not isinstance(answer, Clip)
         return answer, payload
 
@@ -99,38 +114,38 @@ class Child:
             self._channel.receive(Ready, 0)
         except OSError as error:
             self.is_free = False
-            raise RuntimeError("no decoding process starts: try `python -m worker.prepare.child`") from error
+            raise RuntimeError(f"no process starts: try `python -m {self._trade.module}`") from error
         self._is_ready = True
 
 
 class Children:
     """Lends each child to one thread at a time; starts one where all are busy, up to the limit. `close` ends them."""
 
-    def __init__(self, limits: DecoderLimits) -> None:
-        self._limits = limits
+    def __init__(self, trade: Trade) -> None:
+        self._trade = trade
         self._is_closed = False
         self._free: LifoQueue[Child | None] = LifoQueue()
-        for _ in range(limits.num_decoders):
+        for _ in range(trade.num_children):
             self._free.put(None)
 
     def warm(self) -> None:
         """Start the first child before it is needed; it isn't waited for."""
         child = self._free.get()
-        self._free.put(child or Child(self._limits))
+        self._free.put(child or Child(self._trade))
 
     @contextmanager
     def lend(self) -> Iterator[Child]:
-        """Lend a child; raises DecoderDied or DecoderLate if what it is asked breaks it."""
+        """Lend a child; raises ChildDied or ChildLate if what it is asked breaks it."""
         child = self._free.get()
         try:
             if child is None or not child.is_alive:
                 self._end(child)
-                child = Child(self._limits)
+                child = Child(self._trade)
             yield child
         except TimeoutError:
-            raise DecoderLate(f"{self._limits.decode_timeout_s:g} s") from None
+            raise ChildLate(f"{self._trade.timeout_s:g} s") from None
         except OSError as error:
-            raise DecoderDied from error
+            raise ChildDied from error
         finally:
             self._take_back(child)
 
@@ -153,13 +168,13 @@ class Children:
         is_broken = not (child.is_free and child.is_alive)
         status = child.end()
         if is_broken:
-            logger.warning("a decoding process ended with status %d, and is replaced", status)
+            logger.warning("a process of %s ended with status %d, and is replaced", self._trade.module, status)
 
 
-def _start(descriptors: tuple[int, int], limits: DecoderLimits) -> subprocess.Popen[bytes]:
-    arguments = (*descriptors, limits.decode_memory_bytes, limits.decode_timeout_s)
+def _start(descriptors: tuple[int, int], trade: Trade) -> subprocess.Popen[bytes]:
+    arguments = (*descriptors, trade.memory_bytes, trade.timeout_s)
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "worker.prepare.child", *map(str, arguments)],
+        [sys.executable, "-P", "-m", trade.module, *map(str, arguments)],
         pass_fds=descriptors,
         env={name: os.environ[name] for name in _INHERITED if name in os.environ} | _FIXED,
         stdin=subprocess.DEVNULL,

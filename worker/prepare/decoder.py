@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any
 
 from shared.errors import InvalidMedia
-from worker.prepare.channel import Clip, Refused, Task
-from worker.prepare.children import Children, DecoderDied, DecoderLate
+from worker.prepare.channel import Answer, Clip, Refused, Task
+from worker.prepare.children import ChildDied, ChildLate, Children, Trade
 from worker.prepare.limits import DecoderLimits, MediaLimits
 
 Choice = Callable[[int, float], Sequence[int]]
@@ -48,10 +48,10 @@ class Decoder:
                 if choose is not None and isinstance(answer, Clip):
                     num_frames, rate = answer.num_frames, answer.rate
                     answer, payload = child.choose(lambda: choose(num_frames, rate))
-        except DecoderLate as late:
+        except ChildLate as late:
             message = f"decoding takes longer than {late}; send a smaller or a simpler file"
             raise InvalidMedia(message, param=param) from None
-        except DecoderDied:
+        except ChildDied:
             raise InvalidMedia("the file can't be decoded: it breaks its decoder", param=param) from None
         if isinstance(answer, Refused):
             raise InvalidMedia(answer.message, param=param)
@@ -65,7 +65,7 @@ _current: ContextVar[Decoder] = ContextVar("decoder")
 @contextmanager
 def open_decoder(processes: DecoderLimits, limits: MediaLimits) -> Iterator[Decoder]:
     """Decode in processes of one's own, within these limits, wherever this context reaches."""
-    children = Children(processes)
+    children = _children(processes)
     token = _current.set(Decoder(children, limits))
     try:
         yield _current.get()
@@ -91,6 +91,11 @@ def current_decoder() -> Decoder:
 
 @cache
 def _default() -> Decoder:
-    children = Children(DecoderLimits())
+    children = _children(DecoderLimits())
     atexit.register(children.close)
     return Decoder(children, MediaLimits())
+
+
+def _children(limits: DecoderLimits) -> Children:
+    costs = limits.num_decoders, limits.decode_memory_bytes, limits.decode_timeout_s
+    return Children(Trade("worker.prepare.child", Answer, *costs))

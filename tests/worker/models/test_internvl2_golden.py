@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.worker.models.golden import CASES, generate, golden_model, sequence
+from tests.worker.models.golden import CASES, generate, golden_model, sequence, settings
 from worker.engine.torch_runner import TorchRunner
+from worker.models.registry import load_model
 
 
 def is_hostile(case):
@@ -39,11 +40,18 @@ def prepare(name):
 
 
 @cache
+def runner_of(adapter, is_long):
+    """The model's own, or one for what a server refuses and the family can do all the same."""
+    if not is_long:
+        return golden_model(adapter).runner
+    alone = load_model(settings(), report=lambda words: None).runner
+    return TorchRunner(alone._model, max_num_seqs=1, max_model_len=2200)
+
+
+@cache
 def answers(adapter, is_long):
     """All of a model's cases in one batch: what is right alone is right in company."""
-    runner = golden_model(adapter).runner
-    if is_long:  # a server refuses it; the family can do it all the same
-        runner = TorchRunner(runner._model, max_num_seqs=1, max_model_len=2200)
+    runner = runner_of(adapter, is_long)
     cases = [c for c in CASES.values() if c.facts["adapter"] == adapter and is_beyond(c) == is_long]
     sequences = [sequence(prepare(c.name), c.name, c.facts["max_new_tokens"]) for c in cases]
     texts = generate(runner, *sequences)
@@ -65,7 +73,7 @@ def test_prompt_is_the_original_one(case):
 def test_pictures_and_logits_are_the_original_ones(case):
     prompt = prepare(case.name)
     expected = load_file(case.tensors_path)
-    network = load(case).runner._model  # the only way to see logits
+    network = runner_of(case.facts["adapter"], is_beyond(case))._model  # the only way to see logits
 
     with torch.inference_mode():
         logits = network(input_ids=torch.tensor([prompt.token_ids]), logits_to_keep=1, **prompt.features).logits

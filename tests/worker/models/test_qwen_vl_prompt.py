@@ -147,7 +147,7 @@ def test_merged_checkpoint_serves_as_the_adapter_does(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"quantization_config": {"bits": 4}}, "quantised checkpoints can't be served"),
+        ({"quantization_config": {"bits": 4}}, "such checkpoints aren't served"),
         ({"no_bias": False}, "no_bias=False"),
         ({"vocab_size": 600}, "or has them in another shape"),
     ],

@@ -5,6 +5,7 @@ import transformers as t
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import worker.models.companions  # noqa: F401  before transformers imports what it needs
+from tests.worker.models.templates import LLAMA3, MISTRAL_LIST, MISTRAL_NAMED, TOOLS
 
 CONTROLS = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
@@ -37,32 +38,6 @@ def template(image="", video="", audio=""):
 
 
 QWEN = template("<|vision_start|><|image_pad|><|vision_end|>", "<|vision_start|><|video_pad|><|vision_end|>")
-
-
-TOOLS = """{%- if tools %}<|im_start|>system
-{% if messages[0].role == 'system' %}{{ messages[0].content + '\\n\\n' }}{% endif %}These can be called:
-<tools>{% for tool in tools %}
-{{ tool | tojson }}{% endfor %}
-</tools>
-as <tool_call>
-{"name": <name>, "arguments": <arguments>}
-</tool_call><|im_end|>
-{% elif messages[0].role == 'system' %}<|im_start|>system
-{{ messages[0].content }}<|im_end|>
-{% endif %}{% for message in messages %}{% if message.role == 'assistant' and message.tool_calls %}<|im_start|>assistant
-{% if message.content %}{{ message.content }}{% endif %}{% for call in message.tool_calls %}
-<tool_call>
-{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
-</tool_call>{% endfor %}<|im_end|>
-{% elif message.role == 'tool' %}<|im_start|>user
-<tool_response>
-{{ message.content }}
-</tool_response><|im_end|>
-{% elif message.role != 'system' %}<|im_start|>{{ message.role }}
-{{ message.content }}<|im_end|>
-{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
-"""In the manner of Qwen2.5."""
 
 
 def tokenizer(chat_template, **named):
@@ -290,6 +265,27 @@ def special_caller(vocab):
     return t.LlamaForCausalLM, t.LlamaConfig(**TEXT, vocab_size=vocab), words
 
 
+def _speaking(chat_template, *marks):
+    words = tokenizer(chat_template)
+    words.add_special_tokens({"additional_special_tokens": [*marks]})
+    return words
+
+
+def llama3_caller(vocab):
+    marks = "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"
+    return t.LlamaForCausalLM, t.LlamaConfig(**TEXT, vocab_size=vocab), _speaking(LLAMA3, *marks)
+
+
+def mistral_caller(vocab):
+    words = _speaking(MISTRAL_LIST, "[INST]", "[/INST]", "[TOOL_CALLS]")
+    return t.LlamaForCausalLM, t.LlamaConfig(**TEXT, vocab_size=vocab), words
+
+
+def new_mistral_caller(vocab):
+    words = _speaking(MISTRAL_NAMED, "[INST]", "[/INST]", "[TOOL_CALLS]", "[ARGS]")
+    return t.LlamaForCausalLM, t.LlamaConfig(**TEXT, vocab_size=vocab), words
+
+
 def mistral(vocab):
     config = t.MistralConfig(**TEXT, vocab_size=vocab, head_dim=16, sliding_window=32)
     return t.MistralForCausalLM, config, tokenizer(template())
@@ -355,7 +351,9 @@ ALONE = _named(bloom, t5gemma2)
 FAMILIES = STEPPED | ALONE
 SHORT = {"bloom": 512}
 """Contexts of models whose own would take gigabytes: they read prompts whole, and keep what every pair of tokens is."""
-CALLERS = _named(caller, special_caller)
+HERMES_CALLERS = _named(caller, special_caller)
+MISTRAL_CALLERS = _named(mistral_caller, new_mistral_caller)
+CALLERS = HERMES_CALLERS | MISTRAL_CALLERS | _named(llama3_caller)
 """Whose templates know tools."""
 
 
