@@ -1,7 +1,8 @@
-"""How much memory this process may still take on its machine, whoever sets the limit."""
+"""How much memory this process may take on its machine, whoever sets the limit."""
 
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -12,15 +13,38 @@ _LIMITS = ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData"))
 """Limits of a process, and what is counted against each, by its name in /proc/self/status."""
 
 
-def free_bytes() -> int:
-    """Return what the machine has left, or less where a control group or a limit of the process (`ulimit`) says so."""
-    return max(0, min(psutil.virtual_memory().available, *left_by_groups(), *_left_by_limits()))
+def tightest() -> tuple[int, int]:
+    """Return the limit that leaves least, and what this process has of it: the machine's, a control group's, its own.
+
+    What others have isn't counted, so that workers of one machine find the same, whoever starts first.
+    """
+    resident = resident_bytes()
+    shared = (psutil.virtual_memory().total, *group_limits())
+    return min([*((limit, resident) for limit in shared), *_own_limits()], key=lambda bound: bound[0] - bound[1])
 
 
 def resident_bytes() -> int:
     """Return what this process has in memory."""
     resident: int = psutil.Process().memory_info().rss
     return resident
+
+
+@contextmanager
+def bounded(num_bytes: int) -> Iterator[None]:
+    """Let allocations fail that would take more than that, or more than is free, before the kernel ends the process.
+
+    Only Linux knows such a limit.
+    """
+    taken, (soft, hard) = _status("VmData"), resource.getrlimit(resource.RLIMIT_DATA)
+    if taken is None:
+        yield
+        return
+    limit = taken + max(0, min(num_bytes, psutil.virtual_memory().available))
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def reset_peak() -> None:
@@ -39,36 +63,30 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def left_by_groups(process: Path = _PROCESS, root: Path = _GROUPS) -> Iterator[int]:
-    """Yield what each control group that this process is in, of version 1 or 2, has left; none if there is no limit.
-
-    Pages of files that nobody uses just now are given up by the kernel before it refuses anything.
-    """
+def group_limits(process: Path = _PROCESS, root: Path = _GROUPS) -> Iterator[int]:
+    """Yield the limit of each control group that this process is in, of version 1 or 2; none if there is none."""
     lines = (process / "cgroup").read_text().splitlines() if (process / "cgroup").exists() else []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            yield from _left(root, path, "memory.max", "memory.current", "inactive_file")
+            yield from _limits(root, path, "memory.max")
         elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            yield from _left(root / "memory", path, *names)
+            yield from _limits(root / "memory", path, "memory.limit_in_bytes")
 
 
-def _left(root: Path, path: str, limit: str, usage: str, reclaimable: str) -> Iterator[int]:
-    """Yield what a group and each that it lies in has left; in a container its own is the root."""
+def _limits(root: Path, path: str, name: str) -> Iterator[int]:
+    """Yield the limits of a group and of each that it lies in; in a container its own is the root."""
     inner = root / path.lstrip("/")
-    groups = [folder for folder in (inner, *inner.parents) if folder.is_relative_to(root)]
-    for group in (group for group in groups if (group / limit).exists()):
-        if (most := (group / limit).read_text().strip()) != "max":
-            given_up = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            yield int(most) - int((group / usage).read_text()) + int(given_up.get(reclaimable, 0))
+    for folder in (folder for folder in (inner, *inner.parents) if folder.is_relative_to(root)):
+        if (folder / name).exists() and (most := (folder / name).read_text().strip()) != "max":
+            yield int(most)
 
 
-def _left_by_limits() -> Iterator[int]:
+def _own_limits() -> Iterator[tuple[int, int]]:
     for limit, counted in _LIMITS:
         most, _ = resource.getrlimit(limit)
         if most != resource.RLIM_INFINITY and (taken := _status(counted)) is not None:
-            yield most - taken
+            yield most, taken
 
 
 def _status(name: str) -> int | None:

@@ -2,34 +2,36 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from worker.engine import host
 
+T = TypeVar("T")
 ByDevice = dict[torch.device, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """One device's memory, as a worker finds it with its weights loaded; on the CPU what is there for this process."""
+    """One device's memory, as a worker finds it with its weights loaded; on the CPU what it may have by itself."""
 
     total_bytes: int
     free_bytes: int
 
     def left(self, share: float) -> int:
-        """Return how much more may be taken, so that no more than that share of all is in use, by whomever."""
+        """Return how much more may be taken, so that no more than that share of all is in use."""
         return self.free_bytes - self.total_bytes + int(share * self.total_bytes)
 
 
 def find_space(device: torch.device) -> Space:
-    """Return what a device has, and what nobody uses."""
+    """Return what a device has, and what nobody uses; on the CPU what this process may have, and has not."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(device)
         return Space(total, free)
-    free = host.free_bytes()
-    return Space(free + host.resident_bytes(), free)
+    limit, taken = host.tightest()
+    return Space(limit, limit - taken)
 
 
 class Meter:
@@ -38,12 +40,12 @@ class Meter:
     def __init__(self, devices: Iterable[torch.device]) -> None:
         self._before = {device: (_allocated(device), _foreign(device)) for device in devices}
 
-    def peak(self, action: Callable[[], None]) -> ByDevice:
-        """Return the most that lay on each device at once while `action` was carried out."""
+    def peak(self, action: Callable[[], T]) -> tuple[T, ByDevice]:
+        """Return what an action returns, and the most that lay on each device at once while it was carried out."""
         for device in self._before:
             _reset(device)
-        action()
-        return {
+        returned = action()
+        return returned, {
             device: _peak(device) - allocated + max(0, _foreign(device) - foreign)
             for device, (allocated, foreign) in self._before.items()
         }

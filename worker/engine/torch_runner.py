@@ -51,8 +51,7 @@ class TorchRunner:
     """Reads one sequence at a time and decodes all of them together; implements `Runner`.
 
     Created once the model is loaded, by whoever knows that its pools fit beside it. With a `capture` it decodes
-    in steps of few shapes, which are recorded, where the model allows it. Prompts are read as rows of `context`
-    tokens need it, if its own are shorter.
+    in steps of few shapes, which are recorded, where the model allows it.
     """
 
     def __init__(
@@ -66,23 +65,21 @@ class TorchRunner:
         media_room: MediaRoom | None = None,
         capture: Capture | None = None,
         overlaps: bool = False,
-        context: int | None = None,
     ) -> None:
         self.media_room = media_room
         self.max_model_len = max_model_len
         self.overlaps = overlaps
         self.adapters = AdapterSlots(model)
-        context = context or max_model_len
         self._model = model
         self._device: torch.device = model.device
         self._config = model.config.get_text_config(decoder=True)
         self.vocab_size: int = self._config.vocab_size
         self._sampler = Sampler()
         self._cache = SlotCache(self._config, sample_cache(model), max_num_seqs, max_model_len, allocate)
-        settle(find_decoder(model), self._config, context)
+        settle(find_decoder(model), self._config, max_model_len)
         self._encoder = Encoder(model, media_cache_bytes)
         self._reader = Reader(model, find_decoder(model), self._config, self._cache, self.adapters, self._encoder)
-        self._reads_whole = reason_to_read_whole(model, context) is not None
+        self._reads_whole = reason_to_read_whole(model, max_model_len) is not None
         eager = EagerForward(model, self._cache, self.adapters)
         self._forward: Forward = eager
         if capture is not None and reason_to_stay_eager(model, max_model_len) is None:

@@ -46,42 +46,51 @@ class Unhindered:
         """Whatever came is fine."""
 
 
-def try_rows(runner: TorchRunner, prompts: Rows[Prompt], num_rows: int, budget: int) -> None:
-    """Read the end of each prompt, with its media encoded, then decode all rows at the length of the last one.
+def try_rows(runner: TorchRunner, prompts: Rows[Prompt], num_rows: int, budget: int) -> int:
+    """Read the end of each prompt, with a piece of its media encoded, then decode all rows at the length of the last.
 
-    Prompts are as long as one may be. They are read in chunks of at most `budget` tokens, as the engine does.
+    Prompts are as long as one may be. They are read in chunks of at most `budget` tokens, as the engine does. Returns
+    how many tokens were read at once, which are more where a prompt can't be cut.
     """
+    num_read = 1
     for prompt in prompts:
-        prefill = _read_end(runner, prompt, budget)
+        sequence = Sequence("trial", prompt, _GREEDY, max_tokens=1)
+        prefill = runner.prefill(sequence, 0, _beginning(prompt, max(0, sequence.num_tokens - 1 - budget), budget))
+        num_read = max(num_read, _read(prefill, budget))
     for row in range(num_rows):
         runner.claim(row, len(prompt.token_ids))
     runner.launch([_dearest(f"trial {row}", prompt, runner.vocab_size) for row in range(num_rows)], None).collect()
     del prefill  # a prompt is read between steps: what it keeps meanwhile is there while rows are decoded
     ShiftedPositions(runner.adapters.network)
+    return num_read
 
 
-def try_alone(runner: AloneRunner, prompts: Rows[Prompt]) -> None:
-    """Read each prompt and choose the first token of its answer."""
+def try_alone(runner: AloneRunner, prompts: Rows[Prompt]) -> int:
+    """Read each prompt, which can't be cut, and choose the first token of its answer; return what `try_rows` does."""
     for prompt in prompts:
         sequence = _dearest("trial", prompt, runner.vocab_size)
         runner.prefill(sequence, 0, 0)
         runner.launch([sequence], None).collect()
         runner.end()
+    return len(prompt.token_ids)
 
 
-def _read_end(runner: TorchRunner, prompt: Prompt, budget: int) -> Prefill:
-    """Read as much as one step does; what comes before counts as read already, and lies in the row as it may."""
-    sequence = Sequence("trial", prompt, _GREEDY, max_tokens=1)
-    prefill = runner.prefill(sequence, 0, _beginning(prompt, max(0, sequence.num_tokens - 1 - budget)))
+def _read(prefill: Prefill, budget: int) -> int:
+    num_read = 0
     while not prefill.is_complete:
+        before = prefill.num_tokens
         prefill.advance(budget)
-    return prefill
+        num_read = max(num_read, prefill.num_tokens - before)
+    return num_read
 
 
-def _beginning(prompt: Prompt, start: int) -> int:
-    """Return where to begin, so that no medium is cut in two: some models can't begin in the middle of one."""
+def _beginning(prompt: Prompt, start: int, budget: int) -> int:
+    """Return where to begin, so that no medium is cut that needn't be: some models can't begin in the middle of one.
+
+    What comes before counts as read already, and lies in the row as it may.
+    """
     spans = [(int(piece.places[0]), int(piece.places[-1])) for piece in prompt.pieces if piece.features]
-    return next((first for first, last in spans if first < start <= last), start)
+    return next((first for first, last in spans if first < start <= last < first + budget), start)
 
 
 def _dearest(name: str, prompt: Prompt, vocab_size: int) -> Sequence:

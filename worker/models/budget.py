@@ -8,10 +8,11 @@ import torch
 
 from worker.engine.meter import ByDevice, Space
 
-_SMALLEST_GAIN = 17 / 16
-"""A trial of a longer context is worth it only for so much more."""
+HOST = torch.device("cpu")
 _STEP = 64
 """Contexts that are cut end at a multiple of this, as kernels like it."""
+_NARROWER = 4
+"""How much shorter the next request is, if one took more than there is."""
 
 PoolBytes = Callable[[int, int], ByDevice]
 """What the cache takes with so many rows of so many tokens, by device."""
@@ -24,15 +25,10 @@ class Trial:
     num_rows: int
     width: int
     activations: ByDevice
-    feature_bytes: int
-    """What the media of its largest prompt take on the host, as the model sees them."""
-    most_at_once: int
-    """The same where the model encodes all of a prompt's media at once, else 0."""
-
-    def longer(self, budget: "Budget", width: int, feature_bytes: int, most_at_once: int) -> "Trial":
-        """Return what surely suffices for longer rows, whose media take so much."""
-        activations = {device: self.bound(device, self.num_rows, width) for device in budget.spaces}
-        return Trial(self.num_rows, width, activations, feature_bytes, most_at_once)
+    feature_bytes: int = 0
+    """What the media of one prompt take on the host, as the model sees them."""
+    is_at_once: bool = False
+    """Whether the model encodes all of a prompt's media at once."""
 
     def bound(self, device: torch.device, num_rows: int, width: int) -> int:
         """Return what it may take at most with other rows: nothing grows faster than attention's masks do with length.
@@ -54,18 +50,9 @@ class Budget:
     media_bytes: Callable[[int], int]
     """What encoded media take with rows of so many tokens, on the device that everything begins on: the first."""
 
-    @property
-    def first(self) -> torch.device:
-        """The device that everything begins on."""
-        return next(iter(self.spaces))
-
     def left(self, device: torch.device) -> int:
         """Return what may be taken there beside the weights."""
         return self.spaces[device].left(self.share)
-
-    def with_rows(self, num_rows: int) -> "Budget":
-        """Return the same for another number of rows."""
-        return replace(self, num_rows=num_rows)
 
     def pools(self, device: torch.device, width: int) -> int:
         """Return what the rows take there."""
@@ -73,65 +60,64 @@ class Budget:
 
     def encoded(self, device: torch.device, width: int) -> int:
         """Return what is set aside there for encoded media."""
-        return self.media_bytes(width) if device == self.first else 0
+        return self.media_bytes(width) if device == next(iter(self.spaces)) else 0
 
     def over(self, device: torch.device, trial: Trial | None, width: int) -> int:
         """Return what nobody has there with rows of that many tokens, at least; below 0 they don't fit.
 
         Before any trial only what is known without one is counted.
         """
-        activations = 0 if trial is None else trial.bound(device, self.num_rows, width)
-        return self.left(device) - activations - self.pools(device, width) - self.encoded(device, width)
+        over = self.left(device) - self.pools(device, width) - self.encoded(device, width)
+        if trial is None:
+            return over
+        return over - trial.bound(device, self.num_rows, width) - (trial.feature_bytes if device == HOST else 0)
 
     def fits(self, trial: Trial | None, width: int) -> bool:
         """Whether rows of that many tokens surely fit, after what a trial with others took."""
         return all(self.over(device, trial, width) >= 0 for device in self.spaces)
 
-    def widest(self, trial: Trial, most: int) -> int:
+    def widest(self, trial: Trial | None, most: int) -> int:
         """Return the longest rows, up to `most`, that surely fit; 0 if none do."""
         return bisect_left(range(1, most + 1), True, key=lambda width: not self.fits(trial, width))
 
     def most_rows(self, trial: Trial | None, width: int) -> int:
         """Return how many rows of that many tokens surely fit; 0 if none do."""
         rows = range(1, self.num_rows + 1)
-        return bisect_left(rows, True, key=lambda num_rows: not self.with_rows(num_rows).fits(trial, width))
+        return bisect_left(rows, True, key=lambda num_rows: not replace(self, num_rows=num_rows).fits(trial, width))
 
 
-def find_widest(budget: Budget, measure: Callable[[int], Trial], least: int, wanted: int) -> Trial:
-    """Return the trial of the longest rows that fit, up to `wanted`; if not even its own do, of the shortest tried.
+def find_width(
+    budget: Budget, measure: Callable[[int], Trial | None], least: int, wanted: int
+) -> tuple[Trial | None, int]:
+    """Return the last trial, and the longest rows up to `wanted` that fit; fewer than `least` tokens if those don't.
 
-    Begins with `least`, and never tries what might not fit.
+    The first trial is of the longest rows that might fit, and a shorter request takes no more than it. `measure`
+    returns None where it ran out of memory.
     """
-    trial = measure(min(least, wanted))
-    while (width := _next(budget, trial, wanted)) is not None:
-        longer = measure(width)
-        if not budget.fits(longer, width):
-            return trial
-        trial = longer
-    return trial
+    width = max(least, budget.widest(None, wanted))
+    while True:
+        trial = measure(width)
+        fitting = 0 if trial is None else budget.widest(trial, width)
+        if fitting >= least or width == least:
+            return trial, _even(fitting, least, wanted)
+        width = max(least, width // _NARROWER)
 
 
-def _next(budget: Budget, trial: Trial, wanted: int) -> int | None:
-    if trial.width == wanted or not budget.fits(trial, trial.width):
-        return None
-    width = budget.widest(trial, wanted)
-    if width == wanted:
-        return wanted
-    width -= width % _STEP
-    return width if width > trial.width * _SMALLEST_GAIN else None
+def _even(fitting: int, least: int, wanted: int) -> int:
+    return fitting if fitting in (least, wanted) or fitting < _STEP else max(fitting - fitting % _STEP, 0)
 
 
-def describe(budget: Budget, trial: Trial, weights: ByDevice) -> Iterator[str]:
+def describe(budget: Budget, trial: Trial, width: int, weights: ByDevice) -> Iterator[str]:
     """Yield a line for each device: what may be used there, and for what."""
     for device, space in budget.spaces.items():
         own = weights.get(device, 0)
         parts = {
             "weights": own,
             "else in use": space.total_bytes - space.free_bytes - own,
-            "largest request": trial.activations[device],
-            f"cache of {budget.num_rows} x {trial.width} tokens": budget.pools(device, trial.width),
-            "encoded media": budget.encoded(device, trial.width),
-            "left over": budget.over(device, trial, trial.width),
+            "largest request": trial.activations[device] + (trial.feature_bytes if device == HOST else 0),
+            f"cache of {budget.num_rows} x {width} tokens": budget.pools(device, width),
+            "encoded media": budget.encoded(device, width),
+            "left over": budget.over(device, trial, width),
         }
         may = amount(int(space.total_bytes * budget.share))
         told = ", ".join(f"{name} {amount(num_bytes)}" for name, num_bytes in parts.items())

@@ -11,10 +11,11 @@ from jinja2 import TemplateError
 from PIL import Image
 
 from shared.job import MediaKind
+from worker.engine.pool import zeros
 from worker.engine.prompt import Prompt
 from worker.models.generic_media import DEFAULT_FPS, Medium, clip_of, describe_clip, modalities, sampling_rate
 from worker.models.generic_pieces import find_pieces
-from worker.models.largest import Mute
+from worker.models.largest import Extent, Mute, num_bytes
 from worker.prepare.limits import MediaLimits
 
 PER_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids")
@@ -23,9 +24,9 @@ PER_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids")
 _LARGEST_SIDE = 4096
 """No processor that we know makes more of a larger picture."""
 _GROWTH = 4.0
-_EXACT = 1.06
+_EXACT = 1.1
 """Sizes are found up to this factor."""
-_LEAST_AT_ONCE = 16
+_LEAST_AT_ONCE = 8
 """So many media, whatever their lengths, may be in a prompt of which all are encoded at once."""
 
 
@@ -39,8 +40,9 @@ class Size:
 
 
 LEAST = Size()
-Measured = tuple[Size, int]
-"""A size, and the tokens of a prompt with one medium of it."""
+Inputs = Mapping[str, Any]
+Measured = tuple[Size, Inputs]
+"""A size, and what the processor makes of a turn with one medium of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +54,33 @@ class Specimens:
     dtype: torch.dtype
     limits: MediaLimits
 
-    def largest(self, num_tokens: int) -> tuple[Prompt, ...]:
+    def largest(self, extent: Extent) -> tuple[Prompt, ...]:
         """Return one prompt for each kind of media that the model takes and the context has room for, or text."""
-        found = [self._fullest(kind, num_tokens) for kind in modalities(self.processor)]
-        return tuple(prompt for prompt in found if prompt is not None) or (self._prompt({}, num_tokens),)
+        found = [self._fullest(kind, extent) for kind in modalities(self.processor)]
+        prompts = [prompt for prompt in found if prompt is not None] or [self._prompt(self._text())]
+        return tuple(_stretched(prompt, extent) for prompt in prompts)
 
-    def _fullest(self, kind: MediaKind, num_tokens: int) -> Prompt | None:
-        """Return a prompt with the largest medium of that kind, as often as it fits; None if not the least does."""
-        least = self._render(kind, LEAST, 1)
+    def _fullest(self, kind: MediaKind, extent: Extent) -> Prompt | None:
+        """Return a prompt with the largest medium of that kind, or with all that fit if they are encoded at once.
+
+        None if not even the least fits.
+        """
+        least, num_tokens = self._render(kind, LEAST, 1), extent.num_tokens
         if least is None or (length := _length(least)) > num_tokens:
             return None
-        pieces = self._prompt(least, length).pieces
-        at_once = _LEAST_AT_ONCE if not all(piece.features for piece in pieces) else 1
-        size, _ = self._grow(kind, (LEAST, length), max(num_tokens // at_once, length))
-        inputs = self._render(kind, size, self._count(kind, size, num_tokens))
-        if inputs is None or _length(inputs) > num_tokens:
-            inputs = self._render(kind, size, 1)
-        return None if inputs is None else self._prompt(inputs, num_tokens)
+        is_apart = _is_apart(self._prompt(least))
+        room = num_tokens if is_apart else max(num_tokens // _LEAST_AT_ONCE, length)
+        size, inputs = self._grow(kind, (LEAST, least), room)
+        together = None if is_apart else self._render(kind, size, self._count(kind, size, extent))
+        return self._prompt(inputs if together is None or _length(together) > num_tokens else together)
 
-    def _count(self, kind: MediaKind, size: Size, num_tokens: int) -> int:
+    def _count(self, kind: MediaKind, size: Size, extent: Extent) -> int:
         """Return how many media of that size a prompt has room for, and a request's limit of bytes."""
         few, more = self._render(kind, size, 2), self._render(kind, size, 3)  # some make more of one that is alone
         if few is None or more is None or (each := _length(more) - _length(few)) <= 0:
             return 1
-        by_bytes = 2 * self.limits.max_decoded_bytes // self._prompt(few, _length(few)).feature_bytes
-        return max(1, min(2 + (num_tokens - _length(few)) // each, by_bytes))
+        by_bytes = 2 * extent.feature_bytes // num_bytes(few)
+        return max(1, min(2 + (extent.num_tokens - _length(few)) // each, by_bytes))
 
     def _grow(self, kind: MediaKind, least: Measured, room: int) -> Measured:
         """Return the largest size whose prompt has at most `room` tokens; of a clip first the side, then the frames."""
@@ -93,21 +97,21 @@ class Specimens:
                 return self._grown(kind, "frames", wide, most, room)
 
     def _grown(self, kind: MediaKind, what: str, least: Measured, most: int, room: int) -> Measured:
-        """Return a size, and the length of its prompt, grown in one way."""
+        """Return a size, and what is made of it, grown in one way."""
         best, above = least, most + 1
         power = 2 if what == "side" else 1
-        while (wanted := _next(getattr(best[0], what), (room / best[1]) ** (1 / power), above)) is not None:
+        while (wanted := _next(getattr(best[0], what), (room / _length(best[1])) ** (1 / power), above)) is not None:
             size = replace(best[0], **{what: wanted})
             inputs = self._render(kind, size, 1)
             if inputs is None or _length(inputs) > room:
                 above = wanted
-            elif _length(inputs) <= best[1]:  # the processor makes no more of it
+            elif _length(inputs) <= _length(best[1]):  # the processor makes no more of it
                 return best
             else:
-                best = size, _length(inputs)
+                best = size, inputs
         return best
 
-    def _render(self, kind: MediaKind, size: Size, count: int) -> dict[str, Any] | None:
+    def _render(self, kind: MediaKind, size: Size, count: int) -> Inputs | None:
         """Return what the processor makes of a turn with so many equal media; None if it or the template refuses."""
         medium = self._medium(kind, size)
         turns = [{"role": "user", "content": [{"type": str(kind), str(kind): medium.content}] * count}]
@@ -131,28 +135,52 @@ class Specimens:
             case MediaKind.AUDIO:
                 return Medium(kind, np.zeros(size.samples, np.float32))
 
-    def _prompt(self, inputs: Mapping[str, Any], num_tokens: int) -> Prompt:
-        """Return what was rendered, with text in front of it up to so many tokens."""
-        text = self.processor(text=["a"], return_tensors="pt")
-        filler = num_tokens - _length(inputs)
-        token_ids = text["input_ids"][0, -1:].tolist() * filler
-        if inputs:
-            token_ids += inputs["input_ids"][0].tolist()
-        per_token = {
-            name: torch.cat([text[name][:, -1:].expand(1, filler), *([inputs[name]] if inputs else [])], dim=1)
-            for name in PER_TOKEN
-            if name in text
-        }
-        features = {
-            name: cast(given, self.dtype) for name, given in inputs.items() if name not in {"input_ids", *PER_TOKEN}
-        }
+    def _text(self) -> Inputs:
+        return dict(self.processor(text=["a"], return_tensors="pt"))
+
+    def _prompt(self, inputs: Inputs) -> Prompt:
+        token_ids = inputs["input_ids"][0].tolist()
+        named = inputs.keys() - {"input_ids", *PER_TOKEN}
+        features = {name: cast(inputs[name], self.dtype) for name in named}
         return Prompt(
             token_ids=tuple(token_ids),
             tokenizer=Mute(),
             features=features,
-            token_features=per_token,
+            token_features={name: inputs[name] for name in PER_TOKEN if name in inputs},
             pieces=find_pieces(features, token_ids, self.config),
         )
+
+
+def _is_apart(prompt: Prompt) -> bool:
+    """Whether its media are encoded by themselves."""
+    return all(piece.features for piece in prompt.pieces)
+
+
+def _stretched(prompt: Prompt, extent: Extent) -> Prompt:
+    """Return a prompt whose only medium stands there as often as it fits, and its last token as often as is left."""
+    length, pieces, features, order = len(prompt.token_ids), prompt.pieces, prompt.features, [*range(extent.num_tokens)]
+    if pieces and _is_apart(prompt):
+        begin, end = max(0, int(pieces[0].places[0]) - 1), int(pieces[-1].places[-1]) + 2  # with what marks its ends
+        count = 1 + min((extent.num_tokens - length) // (end - begin), extent.feature_bytes // num_bytes(features))
+        order = [*range(end), *[*range(begin, end)] * (count - 1), *range(end, extent.num_tokens)]
+        moved = ((piece, turn * (end - begin)) for turn in range(count) for piece in pieces)
+        pieces = tuple(replace(piece, places=piece.places + by) for piece, by in moved)
+        features = {name: _repeated(feature, count) for name, feature in features.items()}
+    taken = [min(index, length - 1) for index in order[: extent.num_tokens]]
+    return replace(
+        prompt,
+        token_ids=tuple(prompt.token_ids[index] for index in taken),
+        token_features={name: feature[:, taken] for name, feature in prompt.token_features.items()},
+        features=features,
+        pieces=pieces,
+    )
+
+
+def _repeated(feature: torch.Tensor, count: int) -> torch.Tensor:
+    """Return sizes repeated, and as many pixels, which nobody has to look at."""
+    if not feature.is_floating_point():
+        return feature.repeat(count, *(1 for _ in feature.shape[1:]))
+    return zeros((count * len(feature), *feature.shape[1:]), feature.dtype, feature.device)
 
 
 def cast(feature: Any, dtype: torch.dtype) -> Any:
@@ -161,8 +189,8 @@ def cast(feature: Any, dtype: torch.dtype) -> Any:
     return feature.to(dtype) if is_real else feature
 
 
-def _length(inputs: Mapping[str, Any]) -> int:
-    length: int = inputs["input_ids"].shape[1] if inputs else 0
+def _length(inputs: Inputs) -> int:
+    length: int = inputs["input_ids"].shape[1]
     return length
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from shared.job import ProcessorParams
 from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
-from worker.models.largest import media_prompt
+from worker.models.largest import Extent, black, media_prompt
 from worker.models.refusal import check_wish, check_wishes
 from worker.prepare.media import decode_frames, decode_image
 from worker.prepare.reduction import num_at_rate, shrink
@@ -111,10 +111,11 @@ def see(media: Sequence[torch.Tensor], places: Sequence[int], tile_length: int) 
     }
 
 
-def largest_prompt(size: int, image: int, tile_length: int, num_tokens: int) -> tuple[Prompt, ...]:
+def largest_prompt(size: int, image: int, tile_length: int, extent: Extent) -> tuple[Prompt, ...]:
     """Return a prompt full of tiles; `image` is the id of their tokens."""
+    few = min(_TILES_AT_ONCE, (extent.num_tokens - 1) // tile_length)
 
-    def fill(token_ids: Sequence[int], places: Sequence[int], count: int) -> dict[str, Any]:
-        return see([torch.zeros(1, 3, size, size).expand(count, -1, -1, -1)], places, tile_length)
+    def see_black(count: int) -> dict[str, torch.Tensor]:
+        return {"pixel_values": black(count * few, 3, size, size)}
 
-    return (media_prompt(num_tokens, image, tile_length, fill, penalizes_prompt=False),)
+    return (media_prompt(extent, "image", image, few * tile_length, see_black, penalizes_prompt=False),)

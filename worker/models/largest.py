@@ -3,15 +3,32 @@
 Each family says what its dearest medium is; nothing here is decoded or drawn, because a tower takes as much for black.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from worker.engine.prompt import Prompt
+import numpy as np
+import torch
 
-Largest = Callable[[int], Sequence[Prompt]]
-"""Returns, for a number of tokens, prompts of at most so many: one for each kind of media, or one of text alone."""
-See = Callable[[Sequence[int], Sequence[int], int], dict[str, Any]]
-"""Returns a prompt's features and pieces, from its ids, the places of its media and the number of them."""
+from worker.engine.pool import zeros
+from worker.engine.prompt import Piece, Prompt
+
+_WORD = 1
+_BLACK = b"black"
+"""Stands for a hash: all pieces of a prompt are equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much one request may hold."""
+
+    num_tokens: int
+    feature_bytes: int
+    """Of media as the model sees them; one piece may be more."""
+
+
+Largest = Callable[[Extent], Sequence[Prompt]]
+"""Returns prompts of exactly so many tokens: one for each kind of media, or one of text alone."""
 
 
 class Mute:
@@ -30,16 +47,32 @@ class Mute:
         return b""
 
 
-def text_prompt(num_tokens: int, **more: Any) -> Prompt:
-    """Return text of that length."""
-    return Prompt(token_ids=(0,) * num_tokens, tokenizer=Mute(), **more)
+def media_prompt(
+    extent: Extent, kind: str, placeholder: int, length: int, see: Callable[[int], Mapping[str, Any]], **more: Any
+) -> Prompt:
+    """Return a prompt that begins with as many pieces of media as fit, of `length` tokens each, and ends in text.
+
+    `see` returns the features of so many pieces.
+    """
+    each = see(1) if 0 < length < extent.num_tokens else {}
+    most = max(1, extent.feature_bytes // num_bytes(each)) if each else 0
+    count = min(most, (extent.num_tokens - 1) // length) if each else 0
+    filler = 0 if placeholder == _WORD else _WORD
+    places = np.arange(count * length)
+    return Prompt(
+        token_ids=(placeholder,) * len(places) + (filler,) * (extent.num_tokens - len(places)),
+        tokenizer=Mute(),
+        features=see(count) if count else {},
+        pieces=tuple(Piece(kind, taken, each, _BLACK) for taken in places.reshape(count, -1)) if count else (),
+        **more,
+    )
 
 
-def media_prompt(num_tokens: int, placeholder: int, length: int, see: See, **more: Any) -> Prompt:
-    """Return a prompt of that length that ends in as many media as fit, of `length` tokens each, and a word."""
-    count, end = (num_tokens - 1) // length, num_tokens - 1
-    begin = end - count * length
-    filler = 0 if placeholder else 1
-    token_ids = [filler] * begin + [placeholder] * (end - begin) + [filler]
-    seen = see(token_ids, range(begin, end), count) if count else {}
-    return Prompt(token_ids=tuple(token_ids), tokenizer=Mute(), **seen, **more)
+def black(*shape: int) -> torch.Tensor:
+    """Return pixels or sounds of nothing; they take no memory as long as nobody writes them."""
+    return zeros(shape, torch.float32, torch.device("cpu"))
+
+
+def num_bytes(features: Mapping[str, Any]) -> int:
+    """Return what features take."""
+    return sum(feature.nbytes for feature in features.values() if isinstance(feature, torch.Tensor))

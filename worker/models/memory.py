@@ -4,8 +4,8 @@ What everything else takes is found out by a trial of the largest request, befor
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from worker.engine.cache import pool_bytes
 from worker.engine.capture import Capture, CudaCapture, reason_to_stay_eager
 from worker.engine.encoder import Encoder
 from worker.engine.failure import is_out_of_memory
+from worker.engine.host import bounded
 from worker.engine.meter import ByDevice, Meter, find_space
 from worker.engine.pool import overlaid
 from worker.engine.prompt import Prompt
@@ -23,20 +24,27 @@ from worker.engine.runner import MediaRoom
 from worker.engine.torch_runner import TorchRunner, sample_cache
 from worker.engine.trial import try_alone, try_rows
 from worker.engine.whole import reason_to_read_whole
-from worker.models.budget import Budget, PoolBytes, Trial, amount, describe, find_widest
+from worker.models.budget import HOST, Budget, PoolBytes, Trial, amount, describe, find_width
 from worker.models.family import LoadError
-from worker.models.largest import Largest
+from worker.models.largest import Extent, Largest
 from worker.settings import WorkerSettings
 
 LEAST_CONTEXT = 2048
 """A shorter context than this is the operator's to choose."""
 
+_NO_MEMORY = (
+    "the largest request finds no memory beside the weights: lower --max_num_batched_tokens, --max_num_seqs, "
+    "--max_model_len, or what media may be (--max_image_pixels, --max_video_pixels), or take a smaller model"
+)
 _CAUTION = 0.9
 """Of what fits now is named as what will: the next start won't find quite as much memory free."""
 
+_CHEAPER = 16
+"""How much shorter a chunk is tried first: what it takes, times this, is the most that a whole one takes."""
+
 Report = Callable[[str], None]
-Run = Callable[[int, int, Sequence[Prompt]], Callable[[], None]]
-"""Makes a runner for so many rows of so many tokens, and returns what reads the prompts with it."""
+Run = Callable[[int, int, Sequence[Prompt], int], int]
+"""Reads prompts with so many rows of so many tokens in chunks of so many; returns how many were read at once."""
 
 
 def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Report, largest: Largest) -> TorchRunner:
@@ -45,12 +53,12 @@ def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Rep
     `trained` is the model's own context in tokens. It is cut to what fits only where nobody named a length.
     """
     sample, media_bytes = sample_cache(model), settings.media_cache_bytes
-    wanted = settings.max_model_len or trained
 
-    def run(num_rows: int, width: int, prompts: Sequence[Prompt]) -> Callable[[], None]:
-        recorded = _capture(model, settings, wanted)
-        runner = TorchRunner(model, num_rows, width, media_bytes, allocate=overlaid, capture=recorded, context=wanted)
-        return lambda: try_rows(runner, prompts, num_rows, settings.max_num_batched_tokens)
+    def run(num_rows: int, width: int, prompts: Sequence[Prompt], chunk: int) -> int:
+        recorded = _capture(model, settings, width)
+        return try_rows(
+            TorchRunner(model, num_rows, width, allocate=overlaid, capture=recorded), prompts, num_rows, chunk
+        )
 
     budget = _open(model, settings, settings.max_num_seqs, partial(pool_bytes, sample))
     width, room = _share_out(model, settings, budget, trained, report, largest, run)
@@ -72,8 +80,8 @@ def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Rep
 def start_alone(model: Any, settings: WorkerSettings, context: int, report: Report, largest: Largest) -> AloneRunner:
     """Return a runner of one request at a time; raises LoadError with advice if the largest doesn't fit."""
 
-    def run(num_rows: int, width: int, prompts: Sequence[Prompt]) -> Callable[[], None]:
-        return lambda: try_alone(AloneRunner(model, width), prompts)
+    def run(num_rows: int, width: int, prompts: Sequence[Prompt], chunk: int) -> int:
+        return try_alone(AloneRunner(model, width), prompts)
 
     budget = _open(model, settings, 1, lambda num_rows, width: {})
     width, room = _share_out(model, settings, budget, context, report, largest, run)
@@ -95,53 +103,63 @@ def _share_out(
     model: Any, settings: WorkerSettings, budget: Budget, trained: int, report: Report, largest: Largest, run: Run
 ) -> tuple[int, MediaRoom]:
     """Return how long rows are, and what is left for media that wait; raises LoadError if they are to be longer."""
-    wanted, meter = settings.max_model_len or trained, Meter(budget.spaces)
+    wanted = settings.max_model_len or trained
     least = min(LEAST_CONTEXT, wanted)
-    num_tried = max(1, budget.most_rows(None, least))  # all of them, unless even their cache alone is too large
 
-    tried: list[tuple[Trial, int]] = []
-
-    def measure(width: int) -> Trial:
-        with _finding_memory():
-            prompts = largest(width - 1)
-            seen = _seen(prompts)
-            if (shorter := _sure(budget, tried, prompts, width)) is not None:
-                return shorter.longer(budget, width, *seen)
-            trial = Trial(num_tried, width, meter.peak(run(num_tried, width, prompts)), *seen)
-        tried.append((trial, _num_with_media(prompts)))
-        return trial
+    def measure(width: int) -> Trial | None:
+        return _try(settings, budget, largest(Extent(width - 1, settings.max_decoded_bytes)), width, run)
 
     report("trying the largest request")
-    trial = find_widest(budget.with_rows(num_tried), measure, least, wanted)
-    if not budget.fits(trial, trial.width) or (settings.max_model_len and trial.width < wanted):
-        raise LoadError(_advice(budget, trial, wanted))
-    if trial.width < wanted:
+    trial, width = find_width(budget, measure, least, wanted)
+    if trial is None:
+        raise LoadError(_NO_MEMORY)
+    if width < (wanted if settings.max_model_len else least):
+        raise LoadError(_advice(budget, trial, width, wanted))
+    if width < wanted:
         rows = f"{budget.num_rows} sequences fit" if budget.num_rows > 1 else "it fits"
-        report(f"context cut from {wanted} to {trial.width} tokens, so that {rows}")
-    for line in describe(budget, trial, weight_bytes(model)):
+        report(f"context cut from {wanted} to {width} tokens, so that {rows}")
+    for line in describe(budget, trial, width, weight_bytes(model)):
         report(line)
-    return trial.width, _media_room(settings, budget, trial)
+    return width, _media_room(settings, budget, trial, width)
 
 
-@contextmanager
-def _finding_memory() -> Iterator[None]:
-    """Say what is too large if not even the trial finds memory."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
-        if not is_out_of_memory(error):
-            raise
-        raise LoadError(
-            "the largest request finds no memory beside the weights: lower --max_num_batched_tokens, --max_num_seqs, "
-            "--max_model_len, or what media may be (--max_image_pixels, --max_video_pixels), or take a smaller model"
-        ) from error
+def _try(settings: WorkerSettings, budget: Budget, prompts: Sequence[Prompt], width: int, run: Run) -> Trial | None:
+    """Return what the largest request takes, or more if that fits as well; None if there isn't as much.
+
+    A short chunk is tried first, because a processor needs long for a whole one.
+    """
+    num_rows, most = max(1, budget.most_rows(None, width)), settings.max_num_batched_tokens  # all that have a cache
+    trial = None
+    for chunk in (max(1, most // _CHEAPER), most) if HOST in budget.spaces else (most,):
+        meter, read = Meter(budget.spaces), partial(run, num_rows, width, prompts, chunk)
+        try:
+            with bounded(budget.left(HOST)) if HOST in budget.spaces else nullcontext():
+                num_read, taken = meter.peak(read)
+        except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
+            if not is_out_of_memory(error):
+                raise
+            return None
+        trial = _trial(num_rows, width, prompts, taken, max(1.0, min(most, width) / num_read))
+        if num_read >= min(most, width - 1) or budget.fits(trial, width):
+            break
+    return trial
 
 
-def _advice(budget: Budget, trial: Trial, wanted: int) -> str:
+def _trial(num_rows: int, width: int, prompts: Sequence[Prompt], taken: ByDevice, growth: float) -> Trial:
+    return Trial(
+        num_rows,
+        width,
+        activations={device: int(num_bytes * growth) for device, num_bytes in taken.items()},
+        feature_bytes=max(prompt.feature_bytes for prompt in prompts),
+        is_at_once=not all(piece.features for prompt in prompts for piece in prompt.pieces),
+    )
+
+
+def _advice(budget: Budget, trial: Trial, width: int, wanted: int) -> str:
     """Return why rows of that many tokens don't fit, and what would."""
     device = min(budget.spaces, key=lambda device: budget.over(device, trial, wanted))
     needed = budget.left(device) - budget.over(device, trial, wanted)
-    mends = {"--max_model_len": budget.widest(trial, wanted), "--max_num_seqs": budget.most_rows(trial, wanted)}
+    mends = {"--max_model_len": width, "--max_num_seqs": budget.most_rows(trial, wanted)}
     named = " or ".join(f"{name} {int(most * _CAUTION)}" for name, most in mends.items() if int(most * _CAUTION))
     return (
         f"{budget.num_rows} sequences of {wanted} tokens take up to {amount(needed)} beside the weights, and "
@@ -150,31 +168,14 @@ def _advice(budget: Budget, trial: Trial, wanted: int) -> str:
     )
 
 
-def _sure(budget: Budget, tried: list[tuple[Trial, int]], prompts: Sequence[Prompt], width: int) -> Trial | None:
-    """Return a shorter trial that saw the same kinds of media, if even the most that may follow from it fits."""
-    found = (trial for trial, num_seen in tried if num_seen == _num_with_media(prompts) and budget.fits(trial, width))
-    return next(found, None)
-
-
-def _num_with_media(prompts: Sequence[Prompt]) -> int:
-    return sum(bool(prompt.pieces) for prompt in prompts)
-
-
-def _seen(prompts: Sequence[Prompt]) -> tuple[int, int]:
-    """Return what the media of one prompt take at most, and what those of one do that has to be encoded at once."""
-    at_once = (p.feature_bytes for p in prompts if not all(piece.features for piece in p.pieces))
-    return max(prompt.feature_bytes for prompt in prompts), max(at_once, default=0)
-
-
-def _media_room(settings: WorkerSettings, budget: Budget, trial: Trial) -> MediaRoom:
+def _media_room(settings: WorkerSettings, budget: Budget, trial: Trial, width: int) -> MediaRoom:
     """Return what media that wait, or may be read again, have of the host's memory: on the CPU what nobody else has."""
-    most = trial.most_at_once or max(trial.feature_bytes, settings.max_decoded_bytes)
-    host = torch.device("cpu")
-    if budget.first == host:
-        left = budget.over(host, trial, trial.width) + trial.feature_bytes
+    if HOST in budget.spaces:
+        total = budget.over(HOST, trial, width) + trial.feature_bytes
     else:
-        left = find_space(host).left(budget.share)
-    return MediaRoom(total_bytes=max(left, most), most_bytes=most)
+        total = max(find_space(HOST).left(budget.share), trial.feature_bytes)
+    most = trial.feature_bytes if trial.is_at_once else max(trial.feature_bytes, settings.max_decoded_bytes)
+    return MediaRoom(total_bytes=total, most_bytes=min(most, total))
 
 
 def _media_bytes(model: Any, remembered: int, width: int) -> int:

@@ -12,7 +12,7 @@ from PIL import Image
 from shared.job import MediaKind, ProcessorParams
 from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
-from worker.models.largest import media_prompt
+from worker.models.largest import Extent, black, media_prompt
 from worker.models.refusal import check_wish, check_wishes
 from worker.prepare.media import decode_frames, decode_image
 from worker.prepare.reduction import shrink
@@ -133,30 +133,39 @@ class Layout:
     """Whether tiles see what pads them to their companions' size, as in 2.5."""
 
     def see(self, token_ids: Sequence[int], pictures: Sequence[Sequence[torch.Tensor]]) -> dict[str, Any]:
-        """Return a prompt's media; what sees its companions is one piece with them."""
+        """Return a prompt's media; each picture is a piece, which may have to know its companions' size."""
         if not pictures:
             return {}
         tiles = [tile for picture in pictures for tile in picture]
-        together = [tiles] if self.sees_padding else pictures
-        places = [index for index, token_id in enumerate(token_ids) if token_id == self.placeholder]
-        lengths = [self.tile_length * len(picture) for picture in together]
-        given = [self._strips(picture) for picture in together]
-        return {"features": self._strips(tiles), "pieces": place("image", given, places, lengths)}
-
-    def largest_prompt(self, slicer: Slicer, num_tokens: int) -> tuple[Prompt, ...]:
-        """Return a prompt full of pictures with as many slices as one may have, or as the prompt has room for."""
-        tiles = slicer.largest_cut().tiles[: num_tokens // self.tile_length]
-
-        def fill(token_ids: Sequence[int], places: Sequence[int], count: int) -> dict[str, Any]:
-            return self.see(token_ids, [tiles] * count)
-
-        length = self.tile_length * max(len(tiles), 1)
-        return (media_prompt(num_tokens, self.placeholder, length, fill, penalizes_prompt=False),)
-
-    def _strips(self, tiles: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-        grids = [[side // self.patch_size for side in tile.shape[1:]] for tile in tiles]
         strips = torch.cat([strip(tile, self.patch_size) for tile in tiles], dim=-1)
-        return {"pixel_values": strips, "tile_grids": torch.tensor(grids)}
+        grids = torch.tensor([[side // self.patch_size for side in tile.shape[1:]] for tile in tiles])
+        whole = self._features(strips, grids, int(grids.prod(-1).max()))
+        lengths = [sum(tile.shape[1] * tile.shape[2] // self.patch_size for tile in picture) for picture in pictures]
+        apart = zip(
+            torch.split(strips, lengths, dim=-1),
+            torch.split(grids, [len(picture) for picture in pictures]),
+            strict=True,
+        )
+        places = [index for index, token_id in enumerate(token_ids) if token_id == self.placeholder]
+        given = [whole | {"pixel_values": own, "tile_grids": shapes} for own, shapes in apart]
+        num_tokens = [self.tile_length * len(picture) for picture in pictures]
+        return {"features": whole, "pieces": place("image", given, places, num_tokens)}
+
+    def largest_prompt(self, slicer: Slicer, extent: Extent) -> tuple[Prompt, ...]:
+        """Return a prompt full of pictures with as many slices as one may have, or as the prompt has room for."""
+        tiles = slicer.largest_cut().tiles[: (extent.num_tokens - 1) // self.tile_length]
+        grids = torch.tensor([[side // self.patch_size for side in tile.shape[1:]] for tile in tiles])
+
+        def see_black(count: int) -> dict[str, Any]:
+            num_patches = grids.prod(-1)
+            strips = black(3, self.patch_size, count * int(num_patches.sum()) * self.patch_size)
+            return self._features(strips, grids.repeat(count, 1), int(num_patches.max()))
+
+        length = self.tile_length * len(tiles)
+        return (media_prompt(extent, "image", self.placeholder, length, see_black, penalizes_prompt=False),)
+
+    def _features(self, strips: torch.Tensor, grids: torch.Tensor, longest: int) -> dict[str, Any]:
+        return {"pixel_values": strips, "tile_grids": grids} | ({"longest": longest} if self.sees_padding else {})
 
 
 def strip(tile: torch.Tensor, patch_size: int) -> torch.Tensor:

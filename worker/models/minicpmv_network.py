@@ -92,22 +92,25 @@ class MiniCPMV(PreTrainedModel):  # type: ignore[misc]  # transformers is untype
         """Return the language model, which transformers doesn't look for under its name here."""
         return self.llm
 
-    def get_image_features(self, pixel_values: torch.Tensor, tile_grids: torch.Tensor) -> BaseModelOutputWithPooling:
+    def get_image_features(
+        self, pixel_values: torch.Tensor, tile_grids: torch.Tensor, longest: int | None = None
+    ) -> BaseModelOutputWithPooling:
         """Return what `see` does, as transformers' own models do."""
-        return BaseModelOutputWithPooling(pooler_output=self.see(pixel_values, tile_grids))
+        return BaseModelOutputWithPooling(pooler_output=self.see(pixel_values, tile_grids, longest))
 
     def forward(
         self,
         input_ids: torch.Tensor,
         pixel_values: torch.Tensor | None = None,
         tile_grids: torch.Tensor | None = None,
+        longest: int | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run the language model; the first placeholders in the only row of ids stand for the tiles given."""
         embeds = self.llm.get_input_embeddings()(input_ids)
         if pixel_values is not None and tile_grids is not None:
-            mm_encoder_outputs = {"image": self.get_image_features(pixel_values, tile_grids)}
+            mm_encoder_outputs = {"image": self.get_image_features(pixel_values, tile_grids, longest)}
         if mm_encoder_outputs is not None:
             seen = mm_encoder_outputs["image"].pooler_output.flatten(0, 1)
             # An answer that is continued may hold the token as well, behind the prompt's.
@@ -115,10 +118,13 @@ class MiniCPMV(PreTrainedModel):  # type: ignore[misc]  # transformers is untype
             embeds[0, places] = seen
         return self.llm(inputs_embeds=embeds, **kwargs)
 
-    def see(self, pixel_values: torch.Tensor, tile_grids: torch.Tensor) -> torch.Tensor:
-        """Return [tiles, query_num, width] of tiles laid out as strips of patches, end to end: [3, patch, pixels]."""
+    def see(self, pixel_values: torch.Tensor, tile_grids: torch.Tensor, longest: int | None = None) -> torch.Tensor:
+        """Return [tiles, query_num, width] of tiles laid out as strips of patches, end to end: [3, patch, pixels].
+
+        They are padded to as many patches as the longest has, or one of their prompt that isn't among them.
+        """
         grids = [(rows, columns) for rows, columns in tile_grids.tolist()]
-        longest = max(rows * columns for rows, columns in grids)
+        longest = longest or max(rows * columns for rows, columns in grids)
         strips = self._strips(pixel_values.to(self.dtype), grids)
         at_once = max(1, _PATCHES_AT_ONCE // longest)
         chunks = (slice(start, start + at_once) for start in range(0, len(grids), at_once))

@@ -1,6 +1,7 @@
 """The pictures of a conversation, for families that take nothing else and give each the same number of tokens."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from shared.errors import InvalidMedia
 from shared.job import MediaKind, MediaPart, Message
 from worker.engine.pieces import place
 from worker.engine.prompt import Prompt
-from worker.models.largest import media_prompt
+from worker.models.largest import Extent, black, media_prompt
 from worker.models.refusal import check_room, check_turn
 
 
@@ -40,10 +41,12 @@ def see(pictures: Sequence[torch.Tensor], places: Sequence[int], num_tokens: int
     }
 
 
-def largest_prompt(placeholder: int, num_tokens_each: int, side: int, num_tokens: int, **more: Any) -> Prompt:
-    """Return a prompt of `num_tokens` full of pictures of side x side pixels."""
+def largest_prompt(placeholder: int, num_tokens_each: int, side: int, extent: Extent, **more: Any) -> Prompt:
+    """Return a prompt full of pictures of side x side pixels."""
 
-    def fill(token_ids: Sequence[int], places: Sequence[int], count: int) -> dict[str, Any]:
-        return see([torch.zeros(3, side, side)] * count, places, num_tokens_each)
+    def see_black(count: int) -> dict[str, torch.Tensor]:
+        return {"pixel_values": black(count, 3, side, side)}
 
-    return media_prompt(num_tokens, placeholder, num_tokens_each, fill, **more)
+    prompt = media_prompt(extent, "image", placeholder, num_tokens_each, see_black, **more)
+    positions = torch.arange(num_tokens_each * len(prompt.pieces))
+    return replace(prompt, features=prompt.features | {"image_positions": positions}) if prompt.pieces else prompt

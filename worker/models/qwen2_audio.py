@@ -24,7 +24,7 @@ from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
-from worker.models.largest import media_prompt
+from worker.models.largest import Extent, black, media_prompt
 from worker.models.memory import start_runner
 from worker.models.native import build_native
 from worker.models.qwen2_audio_network import Qwen2AudioNetwork, num_rows
@@ -162,15 +162,15 @@ def _heard(token_ids: Sequence[int], placeholder: int, recordings: Sequence[Reco
     return {"features": _frames(recordings), "pieces": place("audio", given, places, lengths)}
 
 
-def _largest_prompt(placeholder: int, bands: int, num_tokens: int) -> tuple[Prompt, ...]:
+def _largest_prompt(placeholder: int, bands: int, extent: Extent) -> tuple[Prompt, ...]:
     """Return a prompt full of recordings that are heard to their ends; one in a context too short for that."""
-    num_frames = min(HEARD_S * FRAMES_PER_S, 4 * num_tokens)
-    recording = Recording(np.zeros((bands, HEARD_S * FRAMES_PER_S), np.float32), num_frames)
+    num_frames = min(HEARD_S * FRAMES_PER_S, 4 * (extent.num_tokens - 1))
 
-    def fill(token_ids: Sequence[int], places: Sequence[int], count: int) -> dict[str, Any]:
-        return _heard(token_ids, placeholder, [recording] * count)
+    def hear_nothing(count: int) -> dict[str, torch.Tensor]:
+        mel = black(count, bands, HEARD_S * FRAMES_PER_S)
+        return {"input_features": mel, "num_frames": torch.full((count,), num_frames)}
 
-    return (media_prompt(num_tokens, placeholder, num_rows(num_frames), fill),)
+    return (media_prompt(extent, "audio", placeholder, num_rows(num_frames), hear_nothing),)
 
 
 def _check_role(message: Message, index: int) -> None:

@@ -18,6 +18,7 @@ from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
+from worker.models.largest import Extent
 from worker.models.memory import start_runner
 from worker.models.native import build_native
 from worker.models.pictures import find_pictures, largest_prompt, see
@@ -161,9 +162,9 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> QwenVLChat:
     model = build_native(QwenVL, config, weights, placement, attention)
     pad, side = vocabulary.control_ids[IMAGE_PAD], config.vision_config.image_size
 
-    def largest(num_tokens: int) -> tuple[Prompt, ...]:
-        features = {"ntk_alpha": model.tricks.ntk_alpha(num_tokens)}
-        return (largest_prompt(pad, NUM_QUERIES, side, num_tokens, row_features=features),)
+    def largest(extent: Extent) -> tuple[Prompt, ...]:
+        features = {"ntk_alpha": model.tricks.ntk_alpha(extent.num_tokens)}
+        return (largest_prompt(pad, NUM_QUERIES, side, extent, row_features=features),)
 
     runner = start_runner(model, settings, trained, report, largest)
     return QwenVLChat(

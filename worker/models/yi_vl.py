@@ -19,6 +19,7 @@ from worker.engine.prompt import Prompt
 from worker.engine.runner import Runner
 from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
+from worker.models.largest import Extent
 from worker.models.memory import start_runner
 from worker.models.native import build_native
 from worker.models.pictures import find_pictures, largest_prompt, see
@@ -162,8 +163,8 @@ def load(settings: WorkerSettings, report: Callable[[str], None]) -> YiVLChat:
     vision = config.vision_config
     place, length = vocabulary.control_ids[_PLACE], (vision.image_size // vision.patch_size) ** 2
 
-    def largest(num_tokens: int) -> tuple[Prompt, ...]:
-        return (largest_prompt(place, length, vision.image_size, num_tokens),)
+    def largest(extent: Extent) -> tuple[Prompt, ...]:
+        return (largest_prompt(place, length, vision.image_size, extent),)
 
     runner = start_runner(model, settings, trained, report, largest)
     return YiVLChat(
