@@ -11,7 +11,7 @@ from worker.engine.meter import ByDevice, Space
 HOST = torch.device("cpu")
 _STEP = 64
 """Contexts that are cut end at a multiple of this, as kernels like it."""
-_NARROWER = 4
+_NARROWER = 2
 """How much shorter the next request is, if one took more than there is."""
 
 PoolBytes = Callable[[int, int], ByDevice]
@@ -29,6 +29,14 @@ class Trial:
     """What the media of one prompt take on the host, as the model sees them."""
     is_at_once: bool = False
     """Whether the model encodes all of a prompt's media at once."""
+
+    def prepared(self, device: torch.device) -> int:
+        """Return what the media take there before the model has seen them."""
+        return self.feature_bytes if device == HOST else 0
+
+    def taken(self, device: torch.device) -> int:
+        """Return what the request took there."""
+        return self.activations[device] + self.prepared(device)
 
     def bound(self, device: torch.device, num_rows: int, width: int) -> int:
         """Return what it may take at most with other rows: nothing grows faster than attention's masks do with length.
@@ -48,7 +56,12 @@ class Budget:
     num_rows: int
     pool_bytes: PoolBytes
     media_bytes: Callable[[int], int]
-    """What encoded media take with rows of so many tokens, on the device that everything begins on: the first."""
+    """What encoded media take with rows of so many tokens, on the first device."""
+
+    @property
+    def first(self) -> torch.device:
+        """The device that everything begins on."""
+        return next(iter(self.spaces))
 
     def left(self, device: torch.device) -> int:
         """Return what may be taken there beside the weights."""
@@ -60,7 +73,7 @@ class Budget:
 
     def encoded(self, device: torch.device, width: int) -> int:
         """Return what is set aside there for encoded media."""
-        return self.media_bytes(width) if device == next(iter(self.spaces)) else 0
+        return self.media_bytes(width) if device == self.first else 0
 
     def over(self, device: torch.device, trial: Trial | None, width: int) -> int:
         """Return what nobody has there with rows of that many tokens, at least; below 0 they don't fit.
@@ -70,7 +83,7 @@ class Budget:
         over = self.left(device) - self.pools(device, width) - self.encoded(device, width)
         if trial is None:
             return over
-        return over - trial.bound(device, self.num_rows, width) - (trial.feature_bytes if device == HOST else 0)
+        return over - trial.bound(device, self.num_rows, width) - trial.prepared(device)
 
     def fits(self, trial: Trial | None, width: int) -> bool:
         """Whether rows of that many tokens surely fit, after what a trial with others took."""
@@ -114,7 +127,7 @@ def describe(budget: Budget, trial: Trial, width: int, weights: ByDevice) -> Ite
         parts = {
             "weights": own,
             "else in use": space.total_bytes - space.free_bytes - own,
-            "largest request": trial.activations[device] + (trial.feature_bytes if device == HOST else 0),
+            "largest request": trial.taken(device),
             f"cache of {budget.num_rows} x {width} tokens": budget.pools(device, width),
             "encoded media": budget.encoded(device, width),
             "left over": budget.over(device, trial, width),

@@ -14,7 +14,7 @@ from worker.engine.pool import zeros
 from worker.engine.prompt import Piece, Prompt
 
 _WORD = 1
-_BLACK = b"black"
+_BLACK = bytes(32)
 """Stands for a hash: all pieces of a prompt are equal."""
 
 

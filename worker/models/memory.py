@@ -39,6 +39,8 @@ _NO_MEMORY = (
 _CAUTION = 0.9
 """Of what fits now is named as what will: the next start won't find quite as much memory free."""
 
+_LOSS = 1.25
+"""Allocators lose some memory between blocks, and more of it the longer they run."""
 _CHEAPER = 16
 """How much shorter a chunk is tried first: what it takes, times this, is the most that a whole one takes."""
 
@@ -104,13 +106,10 @@ def _share_out(
 ) -> tuple[int, MediaRoom]:
     """Return how long rows are, and what is left for media that wait; raises LoadError if they are to be longer."""
     wanted = settings.max_model_len or trained
-    least = min(LEAST_CONTEXT, wanted)
-
-    def measure(width: int) -> Trial | None:
-        return _try(settings, budget, largest(Extent(width - 1, settings.max_decoded_bytes)), width, run)
+    least, meter = min(LEAST_CONTEXT, wanted), Meter(budget.spaces)
 
     report("trying the largest request")
-    trial, width = find_width(budget, measure, least, wanted)
+    trial, width = find_width(budget, partial(_try, settings, budget, meter, largest, run), least, wanted)
     if trial is None:
         raise LoadError(_NO_MEMORY)
     if width < (wanted if settings.max_model_len else least):
@@ -123,18 +122,19 @@ def _share_out(
     return width, _media_room(settings, budget, trial, width)
 
 
-def _try(settings: WorkerSettings, budget: Budget, prompts: Sequence[Prompt], width: int, run: Run) -> Trial | None:
+def _try(
+    settings: WorkerSettings, budget: Budget, meter: Meter, largest: Largest, run: Run, width: int
+) -> Trial | None:
     """Return what the largest request takes, or more if that fits as well; None if there isn't as much.
 
     A short chunk is tried first, because a processor needs long for a whole one.
     """
-    num_rows, most = max(1, budget.most_rows(None, width)), settings.max_num_batched_tokens  # all that have a cache
-    trial = None
+    most, trial = settings.max_num_batched_tokens, None
+    prompts, num_rows = largest(Extent(width - 1, settings.max_decoded_bytes)), max(1, budget.most_rows(None, width))
     for chunk in (max(1, most // _CHEAPER), most) if HOST in budget.spaces else (most,):
-        meter, read = Meter(budget.spaces), partial(run, num_rows, width, prompts, chunk)
         try:
             with bounded(budget.left(HOST)) if HOST in budget.spaces else nullcontext():
-                num_read, taken = meter.peak(read)
+                num_read, taken = meter.peak(partial(run, num_rows, width, prompts, chunk))
         except (MemoryError, RuntimeError) as error:  # torch's own is a RuntimeError
             if not is_out_of_memory(error):
                 raise
@@ -149,7 +149,7 @@ def _trial(num_rows: int, width: int, prompts: Sequence[Prompt], taken: ByDevice
     return Trial(
         num_rows,
         width,
-        activations={device: int(num_bytes * growth) for device, num_bytes in taken.items()},
+        activations={device: int(num_bytes * growth * _LOSS) for device, num_bytes in taken.items()},
         feature_bytes=max(prompt.feature_bytes for prompt in prompts),
         is_at_once=not all(piece.features for prompt in prompts for piece in prompt.pieces),
     )
@@ -169,13 +169,17 @@ def _advice(budget: Budget, trial: Trial, width: int, wanted: int) -> str:
 
 
 def _media_room(settings: WorkerSettings, budget: Budget, trial: Trial, width: int) -> MediaRoom:
-    """Return what media that wait, or may be read again, have of the host's memory: on the CPU what nobody else has."""
-    if HOST in budget.spaces:
-        total = budget.over(HOST, trial, width) + trial.feature_bytes
-    else:
-        total = max(find_space(HOST).left(budget.share), trial.feature_bytes)
-    most = trial.feature_bytes if trial.is_at_once else max(trial.feature_bytes, settings.max_decoded_bytes)
-    return MediaRoom(total_bytes=total, most_bytes=min(most, total))
+    """Return what media that wait, or may be read again, have of the host's memory: half of what nobody else has.
+
+    The other half is for what they are made from.
+    """
+    tried = trial.feature_bytes
+    over = budget.over(HOST, trial, width) if HOST in budget.spaces else find_space(HOST).left(budget.share)
+    total = tried + max(0, over) // 2
+    most = settings.max_decoded_bytes
+    if trial.is_at_once:  # what encodes all media of a prompt takes no more than so many times as much for more
+        most = min(most, int(tried * (1 + budget.over(budget.first, trial, width) / trial.taken(budget.first))))
+    return MediaRoom(total_bytes=total, most_bytes=max(tried, min(most, total)))
 
 
 def _media_bytes(model: Any, remembered: int, width: int) -> int:

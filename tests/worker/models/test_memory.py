@@ -13,6 +13,7 @@ from worker.engine.trial import try_rows
 from worker.models import memory
 from worker.models.family import LoadError
 from worker.models.internvl2_media import largest_prompt
+from worker.models.largest import Extent
 from worker.models.memory import start_runner
 
 MIB = 2**20
@@ -67,7 +68,7 @@ def test_context_that_was_asked_for_is_never_cut_and_the_error_says_what_fits(sm
 
 def test_the_trial_leaves_no_trace():
     model = golden_model()
-    prompts = largest_of(model)(2000)
+    prompts = largest_of(model)(Extent(2000, 2**30))
     before = sequence(prompts[0], temperature=0.8)
     generate(model.runner, before)
 
