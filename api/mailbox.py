@@ -20,10 +20,6 @@ MAX_WAITING = 64
 REDIS_PAUSE_S = 0.5
 """Pause before the log is read again when Redis is away."""
 
-
-SILENCE_S = 10.0
-"""A job that says nothing for this long is looked up."""
-
 Requeue = Callable[[Progress], Awaitable[None]]
 """Queues a forgotten job again, from where its client stands."""
 
@@ -41,6 +37,7 @@ class Mailbox:
         self._ready = asyncio.Event()
         self._last_seq = 0
         self._newest_seq = 0
+        self._doubted_seq: int | None = None
         self._may_miss = False
         self._error: JobError | None = None
 
@@ -51,6 +48,12 @@ class Mailbox:
         elif event.seq > self._last_seq:
             self._newest_seq = max(self._newest_seq, event.seq)
             self.reread()
+
+    def doubt(self) -> None:
+        """Let the reader look into the log if nothing came since the last doubt: the end may not have been heard."""
+        if self._last_seq == self._doubted_seq:
+            self.reread()
+        self._doubted_seq = self._last_seq
 
     def reread(self) -> None:
         """Let the reader look into the log: something may not have been heard."""
@@ -73,18 +76,10 @@ class Mailbox:
             if self._may_miss:
                 await self._catch_up()
             else:
-                await self._listen()
+                self._ready.clear()
+                await self._ready.wait()
         taken, self._waiting = self._waiting, []
         return taken
-
-    async def _listen(self) -> None:
-        """Wait for an event, and look into the log if none comes for long: the last one may have been missed."""
-        self._ready.clear()
-        try:
-            async with asyncio.timeout(SILENCE_S):
-                await self._ready.wait()
-        except TimeoutError:
-            self._may_miss = True
 
     def _append(self, event: JobEvent) -> None:
         self._last_seq = event.seq

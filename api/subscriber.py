@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from redis.asyncio import Redis
@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 SILENCE_S = 5.0
 """A connection silent for this long is pinged; twice this long, and it is given up."""
+DOUBT_S = 5.0
+"""A job that says nothing from one look to the next is looked up in its log. One clock for all jobs: a timer for each
+wait of each stream would cost a tenth of a chunk's time."""
 MAX_PAUSE_S = 1.0
 """Longest pause between attempts to reconnect."""
 
@@ -43,9 +46,11 @@ class EventSubscriber:
         finally:
             del self._mailboxes[job_id]
 
-    def running(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
         """Listen in the background, through any loss of Redis, until left."""
-        return vigil(self._listen_for_ever(), "subscriber")
+        async with vigil(self._listen_for_ever(), "subscriber"), vigil(self._doubt_for_ever(), "doubts"):
+            yield
 
     async def _listen_for_ever(self) -> None:
         pause_s = 0.05
@@ -59,6 +64,12 @@ class EventSubscriber:
                 logger.warning("lost the event channel, connecting again: %s", error)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+    async def _doubt_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(DOUBT_S)
+            for mailbox in self._mailboxes.values():
+                mailbox.doubt()
 
     async def _listen(self, pubsub: PubSub) -> None:
         is_pinged = False

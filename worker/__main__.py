@@ -1,8 +1,9 @@
 """`worker --model_type internvl2-2b`: one worker process."""
 
-import asyncio
 import os
 import sys
+
+import uvloop
 
 from shared.logs import configure_logging
 from worker.engine.failure import EngineBroken, EngineHung
@@ -19,7 +20,7 @@ def main() -> None:
     worker_id = new_worker_id()
     configure_logging(settings.log_level, settings.log_format, worker_id)
     try:
-        asyncio.run(run_worker(settings, worker_id))
+        uvloop.run(run_worker(settings, worker_id))
     except EngineHung as error:  # an orderly end would wait for the device, and that is what hangs
         sys.stderr.write(f"worker: {error}\n")
         os._exit(1)

@@ -223,6 +223,16 @@ async def test_stream_survives_the_loss_of_its_channel(broker, client, worker):
     assert completion.choices[0].message.content == "one unheard"
 
 
+async def test_end_that_nobody_heard_is_found_in_the_log(client, worker):
+    async with asking(ask(client)) as answer:
+        job = await worker.take()
+        await worker.say(job, "one")
+        await worker.finish(job, tells=False)
+        completion = await answer
+
+    assert completion.choices[0].message.content == "one"
+
+
 async def test_all_streams_share_one_channel_connection(broker, client, worker):
     async def num_listeners():
         return len(await broker.client_list(_type="pubsub"))
