@@ -9,8 +9,39 @@ RUNNER = "tests/worker/engine/test_torch_runner.py::"
 LORA = "tests/worker/models/test_lora.py::"
 GRAPHS = "tests/worker/engine/test_graphs.py::"
 WAITING = "tests/worker/engine/test_waiting.py::"
+ROOM = "tests/worker/test_room.py::"
+MEMORY = "tests/worker/models/test_memory.py::"
+LARGEST = "tests/acceptance/test_memory.py::"
 
 MUTANTS = (
+    Mutant(
+        "media wait for room",
+        "worker/room.py",
+        "return not self._places or taken + self.limits.most_bytes <= self.limits.total_bytes",
+        "return True",
+        ROOM + "test_requests_wait_until_one_as_large_as_any_may_be_fits",
+    ),
+    Mutant(
+        "media that were not planned for are refused",
+        "worker/task.py",
+        "        self._place.settle(prompt.feature_bytes)",
+        "        pass",
+        LARGEST + "test_more_pictures_than_were_planned_for_are_refused_and_the_next_request_is_answered",
+    ),
+    Mutant(
+        "what the trial took is left to it",
+        "worker/models/memory.py",
+        "int(num_bytes * growth * _LOSS)",
+        "0",
+        MEMORY + "test_the_more_is_read_at_once_the_less_is_left_for_rows",
+    ),
+    Mutant(
+        "a trial's positions are dropped",
+        "worker/engine/rotary.py",
+        "        _restore(module)",
+        "        pass",
+        MEMORY + "test_positions_that_a_longer_trial_has_stretched_are_as_before",
+    ),
     Mutant(
         "pictures tell tokens apart",
         "worker/engine/pieces.py",

@@ -66,6 +66,35 @@ def test_context_that_was_asked_for_is_never_cut_and_the_error_says_what_fits(sm
     start(trained=10**6, **given | {named: int(fitting[1])})
 
 
+def test_the_more_is_read_at_once_the_less_is_left_for_rows(small_device):
+    lengths = [
+        start(trained=10**6, max_num_seqs=32, max_num_batched_tokens=tokens)[0].max_model_len for tokens in (64, 4096)
+    ]
+
+    assert lengths[1] < lengths[0] * 0.9
+
+
+def test_one_request_may_have_the_media_that_were_planned_for():
+    few, many = (start(trained=2048, max_decoded_bytes=most)[0].media_room for most in (10**6, 10**8))
+
+    assert few.most_bytes <= 10**6 + 4 * 3 * 112**2 * 4  # a piece more than asked for at most
+    assert many.most_bytes == 10**8
+    assert many.total_bytes > 10**8
+
+
+def test_positions_that_a_longer_trial_has_stretched_are_as_before():
+    model = golden_model()
+    (prompt,) = largest_of(model)(Extent(1000, 2**30))
+    before, after = (sequence(prompt, temperature=0.8) for _ in range(2))
+    generate(TorchRunner(model.runner._model, 2, 2048), before)
+
+    longer = TorchRunner(model.runner._model, 2, 4000, allocate=memory.overlaid)
+    try_rows(longer, largest_of(model)(Extent(3999, 2**24)), num_rows=2, budget=256)
+    generate(TorchRunner(model.runner._model, 2, 2048), after)
+
+    assert before.token_ids == after.token_ids
+
+
 def test_the_trial_leaves_no_trace():
     model = golden_model()
     prompts = largest_of(model)(Extent(2000, 2**30))
