@@ -45,7 +45,7 @@ class WorkerSettings(Settings):
         0.9,
         gt=0,
         le=1,
-        description="Share of the device's memory that may be in use, by others too; on a CPU of what is free.",
+        description="Share of the device's memory that may be in use; on a CPU by this worker alone.",
     )
     enable_prefix_caching: bool = Field(True, description="Read no prompt's beginning again that a row still holds.")
     enforce_eager: bool = Field(False, description="Decode without CUDA graphs.")

@@ -49,4 +49,4 @@ def largest_prompt(placeholder: int, num_tokens_each: int, side: int, extent: Ex
 
     prompt = media_prompt(extent, "image", placeholder, num_tokens_each, see_black, **more)
     positions = torch.arange(num_tokens_each * len(prompt.pieces))
-    return replace(prompt, features=prompt.features | {"image_positions": positions}) if prompt.pieces else prompt
+    return replace(prompt, features={**prompt.features, "image_positions": positions}) if prompt.pieces else prompt
