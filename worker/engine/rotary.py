@@ -23,23 +23,11 @@ def settle(decoder: Any, config: Any, max_model_len: int) -> None:
     kinds = {layer: rope.get("rope_type", "default") for layer, rope in _by_layer(config).items()}
     still = {layer: "default" if kind in _LENGTH_DEPENDENT - changing else kind for layer, kind in kinds.items()}
     for module in decoder.modules():
-        _restore(module)
         match getattr(module, "rope_type", None):
             case str():
                 module.rope_type = still[""]
             case dict():
                 module.rope_type |= {layer: still[layer] for layer in module.rope_type}
-
-
-def _restore(module: Any) -> None:
-    """Drop what longer texts have made of a module's positions, such as a trial's of a longer context."""
-    for name, original in [*module.named_buffers(recurse=False)]:
-        stretched, is_original = name.replace("original_", "", 1), "original_inv_freq" in name
-        if is_original:
-            getattr(module, stretched).copy_(original)
-    if hasattr(module, "original_max_seq_len"):
-        for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
-            setattr(module, name, module.original_max_seq_len)
 
 
 def _by_layer(config: Any) -> dict[str, dict[str, Any]]:

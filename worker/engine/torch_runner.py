@@ -76,6 +76,7 @@ class TorchRunner:
         self.vocab_size: int = self._config.vocab_size
         self._sampler = Sampler()
         self._cache = SlotCache(self._config, sample_cache(model), max_num_seqs, max_model_len, allocate)
+        # Only now: the sample, a short text, has undone what a longer one of another runner made of them.
         settle(find_decoder(model), self._config, max_model_len)
         self._encoder = Encoder(model, media_cache_bytes)
         self._reader = Reader(model, find_decoder(model), self._config, self._cache, self.adapters, self._encoder)

@@ -33,14 +33,7 @@ MUTANTS = (
         "worker/models/memory.py",
         "int(num_bytes * growth * _LOSS)",
         "0",
-        MEMORY + "test_the_more_is_read_at_once_the_less_is_left_for_rows",
-    ),
-    Mutant(
-        "a trial's positions are dropped",
-        "worker/engine/rotary.py",
-        "        _restore(module)",
-        "        pass",
-        MEMORY + "test_positions_that_a_longer_trial_has_stretched_are_as_before",
+        MEMORY + "test_context_is_cut_to_what_fits_and_the_operator_is_told",
     ),
     Mutant(
         "pictures tell tokens apart",

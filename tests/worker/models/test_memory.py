@@ -4,6 +4,7 @@ import re
 from functools import partial
 
 import pytest
+import torch
 
 from tests.worker.models.golden import generate, golden_model, sequence, settings
 from worker.engine.meter import Space
@@ -32,7 +33,8 @@ def start(trained, **given):
 
 @pytest.fixture
 def small_device(monkeypatch):
-    """A device with little memory, all of it free."""
+    """A device with little memory, all of it free, found by whoever starts after the model was loaded."""
+    golden_model()
     monkeypatch.setattr(memory, "find_space", lambda device: Space(total_bytes=200 * MIB, free_bytes=200 * MIB))
 
 
@@ -45,9 +47,10 @@ def test_context_is_the_models_own_where_it_fits():
 
 
 def test_context_is_cut_to_what_fits_and_the_operator_is_told(small_device):
-    runner, words = start(trained=10**6, max_num_seqs=64)
+    runner, words = start(trained=10**6, max_num_seqs=64, max_decoded_bytes=10**6)
 
-    assert 2048 <= runner.max_model_len < 200 * MIB * 0.9 / (64 * 768)
+    most = 200 * MIB * 0.9 / (64 * 768)  # if the largest request took nothing
+    assert 2048 <= runner.max_model_len < most * 0.9
     assert any(f"cut from 1000000 to {runner.max_model_len} tokens" in said for said in words)
 
 
@@ -66,14 +69,6 @@ def test_context_that_was_asked_for_is_never_cut_and_the_error_says_what_fits(sm
     start(trained=10**6, **given | {named: int(fitting[1])})
 
 
-def test_the_more_is_read_at_once_the_less_is_left_for_rows(small_device):
-    lengths = [
-        start(trained=10**6, max_num_seqs=32, max_num_batched_tokens=tokens)[0].max_model_len for tokens in (64, 4096)
-    ]
-
-    assert lengths[1] < lengths[0] * 0.9
-
-
 def test_one_request_may_have_the_media_that_were_planned_for():
     few, many = (start(trained=2048, max_decoded_bytes=most)[0].media_room for most in (10**6, 10**8))
 
@@ -84,15 +79,15 @@ def test_one_request_may_have_the_media_that_were_planned_for():
 
 def test_positions_that_a_longer_trial_has_stretched_are_as_before():
     model = golden_model()
-    (prompt,) = largest_of(model)(Extent(1000, 2**30))
-    before, after = (sequence(prompt, temperature=0.8) for _ in range(2))
-    generate(TorchRunner(model.runner._model, 2, 2048), before)
+    rotary = model.runner._model.get_decoder().rotary_emb
+    trained = rotary.inv_freq.clone()
 
     longer = TorchRunner(model.runner._model, 2, 4000, allocate=memory.overlaid)
     try_rows(longer, largest_of(model)(Extent(3999, 2**24)), num_rows=2, budget=256)
-    generate(TorchRunner(model.runner._model, 2, 2048), after)
+    assert not torch.equal(rotary.inv_freq, trained)
+    TorchRunner(model.runner._model, 2, 2048)
 
-    assert before.token_ids == after.token_ids
+    assert torch.equal(rotary.inv_freq, trained)
 
 
 def test_the_trial_leaves_no_trace():
