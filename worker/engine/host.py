@@ -25,7 +25,8 @@ def tightest() -> tuple[int, int]:
 
 
 def resident_bytes() -> int:
-    """Return what this process has in memory."""
+    """Return what this process has in memory and uses."""
+    _trim()
     resident: int = psutil.Process().memory_info().rss
     return resident
 
@@ -50,8 +51,7 @@ def bounded(num_bytes: int) -> Iterator[None]:
 
 def reset_peak() -> None:
     """Let the peak of this process begin anew from what it uses now; where that can't be, the old one stays."""
-    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:  # glibc's; freed memory isn't given back
-        trim(0)
+    _trim()
     try:
         (_PROCESS / "clear_refs").write_text("5")
     except OSError:  # no Linux, or a sandbox: then more is told than was taken, never less
@@ -64,6 +64,12 @@ def peak_bytes() -> int:
         return told
     unit = 1 if psutil.MACOS else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _trim() -> None:
+    """Give back what was freed: glibc keeps it, and who takes it again would seem to take nothing."""
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def group_limits(process: Path = _PROCESS, root: Path = _GROUPS) -> Iterator[int]:
