@@ -130,7 +130,8 @@ def _try(
     A short chunk is tried first, because a processor needs long for a whole one.
     """
     most, trial = settings.max_num_batched_tokens, None
-    prompts, num_rows = largest(Extent(width - 1, settings.max_decoded_bytes)), max(1, budget.most_rows(None, width))
+    extent = Extent(max(1, width - 1), settings.max_decoded_bytes)
+    prompts, num_rows = largest(extent), max(1, budget.most_rows(None, width))
     for chunk in (max(1, most // _CHEAPER), most) if HOST in budget.spaces else (most,):
         try:
             with bounded(budget.left(HOST)) if HOST in budget.spaces else nullcontext():
