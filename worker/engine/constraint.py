@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Protocol
 
 PATIENCE_S = 0.005
-"""How long a step waits for masks that are mostly there sooner."""
+"""How long a step waits for masks that are mostly there sooner; for the same one no second time."""
 
 
 class Constraint(Protocol):
@@ -17,7 +17,7 @@ class Constraint(Protocol):
 
     @property
     def is_quick(self) -> bool:
-        """Whether the last mask was there within `PATIENCE_S`, so that the next one is worth waiting for."""
+        """Whether the mask is worth waiting for: begun within `PATIENCE_S`, in which the last one was there."""
         ...
 
     def mask(self) -> bytes:
@@ -48,8 +48,10 @@ def late_rows(constraints: Sequence[Constraint | None]) -> set[int]:
     Where all rows are late, it is waited for the first of them just as long, and for none in vain.
     """
     masks = {row: constraint.begin() for row, constraint in enumerate(constraints) if constraint is not None}
+    if not masks:
+        return set()
     wait(_quick(constraints, masks), PATIENCE_S)
-    if masks and len(masks) == len(constraints):
+    if len(masks) == len(constraints):
         wait(masks.values(), PATIENCE_S, FIRST_COMPLETED)
     return {row for row, mask in masks.items() if not mask.done()}
 

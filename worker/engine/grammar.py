@@ -49,19 +49,21 @@ class GrammarConstraint:
         self._matcher = matcher
         self._pool = pool
         self._mask: Future[bytes] | None = None
+        self._begun_s = 0.0
         self._mask_s = 0.0
         self._is_too_dear = False
 
     def begin(self) -> Future[bytes]:
         """Start to work out the next mask, unless that is under way."""
         if self._mask is None:
+            self._begun_s = time.monotonic()
             self._mask = self._pool.submit(self._work_out)
         return self._mask
 
     @property
     def is_quick(self) -> bool:
-        """Whether the last mask took little time."""
-        return self._mask_s <= PATIENCE_S
+        """Whether the mask was begun just now, and the last one took little time."""
+        return max(self._mask_s, time.monotonic() - self._begun_s) <= PATIENCE_S
 
     def mask(self) -> bytes:
         """Return which tokens may come next, a bit each."""
@@ -118,7 +120,8 @@ class Grammars:
         if not matcher.is_error():
             matcher.compute_bitmask()
         if time.thread_time() - began_s > MAX_MASK_S:
-            raise GrammarError(f"its beginning alone takes more than {MAX_MASK_S * 1e3:.0f} ms of work")
+            limit_ms = MAX_MASK_S * 1e3
+            raise GrammarError(f"its beginning takes more than {limit_ms:.0f} ms of work; give it fewer alternatives")
         if matcher.is_error():
             raise GrammarError(matcher.get_error().partition("\n")[0][:MAX_REASON_LENGTH])
         return Grammar(matcher, self._pool)

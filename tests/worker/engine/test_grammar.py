@@ -272,12 +272,23 @@ def test_what_takes_too_much_work_costs_its_own_answer_only(limit, monkeypatch):
     assert plain.finish_reason is FinishReason.LENGTH
 
 
+def test_mask_is_worth_waiting_for_only_while_it_is_new(monkeypatch):
+    _, grammar = compiled(golden_model(), object_grammar())
+    constraint = grammar.constraint()
+    monkeypatch.setattr(following, "PATIENCE_S", 1000.0)
+    constraint.begin()
+
+    assert constraint.is_quick
+    monkeypatch.setattr(following, "PATIENCE_S", 0.0)
+    assert not constraint.is_quick
+
+
 def test_grammar_whose_beginning_takes_too_much_work_is_refused(monkeypatch):
     model = golden_model()
     compiled(model, object_grammar())
     monkeypatch.setattr(following, "MAX_MASK_S", 0.0)
 
-    with pytest.raises(GrammarError, match="beginning alone takes more than 0 ms"):
+    with pytest.raises(GrammarError, match="beginning takes more than 0 ms"):
         compiled(model, object_grammar())
 
 
