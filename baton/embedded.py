@@ -1,5 +1,7 @@
 """A Redis server of our own: what `baton deploy` starts when no other is named, and what the tests run on."""
 
+import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from baton.leash import leash
 from baton.state import claimed
 
 START_TIMEOUT_S = 10.0
+PASSWORD_BYTES = 32
 
 
 class RedisMissing(RuntimeError):
@@ -20,7 +23,7 @@ class RedisMissing(RuntimeError):
 
 
 class EmbeddedRedis:
-    """A redis-server on a free loopback port; a context manager ends it."""
+    """A redis-server on a free loopback port, with a password of its own; a context manager ends it."""
 
     def __init__(self, directory: Path | None = None) -> None:
         """Keep the data in `directory`, and go on with what is there; without one, it ends with the server.
@@ -28,6 +31,7 @@ class EmbeddedRedis:
         Raises RedisMissing, or DirectoryTaken.
         """
         self.port = free_port()
+        self._password = secrets.token_urlsafe(PASSWORD_BYTES)
         self._stack = ExitStack()
         program, locks = redis_executable(), list[int]()
         if directory is None:
@@ -35,22 +39,19 @@ class EmbeddedRedis:
         else:
             place = str(directory)
             locks.append(self._stack.enter_context(claimed(directory)))
-        self._process = subprocess.Popen(
+        self._process = self._start(
             leash(
-                *(program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", place, "--save", ""),
+                *(program, "-", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", place, "--save", ""),
                 *("--appendonly", "yes" if locks else "no", "--appendfsync", "everysec", "--loglevel", "warning"),
             ),
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,  # a Ctrl-C in the terminal must reach the workers before it
-            pass_fds=locks,
-            umask=0o077,
+            locks,
         )
         self._wait()
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        """Where clients connect; it has the password, so it belongs into no log and no command line."""
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -74,6 +75,21 @@ class EmbeddedRedis:
     def __exit__(self, *raised: object) -> None:
         self.stop()
 
+    def _start(self, command: list[str], locks: list[int]) -> subprocess.Popen[bytes]:
+        """Start the server, and tell it its password where `ps` doesn't show it: as a configuration on its input."""
+        readable, writable = os.pipe()
+        with open(writable, "wb") as telling:
+            telling.write(f"requirepass {self._password}\n".encode())
+        with open(readable, "rb") as told:
+            return subprocess.Popen(
+                command,
+                stdin=told,
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C in the terminal must reach the workers before it
+                pass_fds=locks,
+                umask=0o077,
+            )
+
     def _wait(self) -> None:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s and self.is_alive:
@@ -89,8 +105,10 @@ class EmbeddedRedis:
     def _answer(self) -> bytes:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(5)
+                connection.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
+                replies = connection.makefile("rb")
+                replies.readline()
+                return replies.read(5)
         except OSError:
             return b""
 

@@ -26,7 +26,7 @@ from worker.calls.prompt import prepare
 from worker.choices import ChoiceId, Choices
 from worker.engine.engine import StepOutput
 from worker.engine.failure import Failure
-from worker.engine.grammar import Grammar, GrammarError, Grammars
+from worker.engine.grammar import MAX_MASK_S, Grammar, GrammarError, Grammars
 from worker.engine.prompt import Prompt
 from worker.engine.sequence import BASE
 from worker.engine.thread import EngineThread, Step
@@ -52,8 +52,8 @@ NO_MEMORY = (
     "shorten the conversation, send fewer or smaller media, or lower max_tokens."
 )
 TOO_COMPLEX = (
-    "What the answer has to match (response_format, guided_* or a tool's schema) is too complex to follow any further: "
-    "simplify its patterns and alternatives."
+    "What the answer has to match (response_format, guided_* or a tool's schema) is too complex to follow any further; "
+    f"a token may take {MAX_MASK_S * 1e3:.0f} ms of work: simplify its patterns, and leave one way only to read a text."
 )
 
 

@@ -191,7 +191,7 @@ class Cancellation(BaseModel):
     """An answer that has ended; asking for its end again changes nothing."""
 
     id: str
-    object: Literal["chat.completion"] = "chat.completion"
+    object: Literal["chat.completion", "text_completion"]
     cancelled: bool
     """False if it was complete, or had failed, before anybody cancelled it."""
 

@@ -5,6 +5,8 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
+from itertools import islice, product
+from string import ascii_lowercase
 
 import jsonschema_rs
 import pytest
@@ -266,12 +268,36 @@ def test_format_that_is_none_is_refused_by_name(client, response_format, param):
     assert refusal.value.param == param
 
 
-def test_pattern_that_explodes_costs_its_own_request_only(client):
+def letters(number):
+    """Return so many strings that begin alike in large groups."""
+    return ["".join(three) for three in islice(product(ascii_lowercase, repeat=3), number)]
+
+
+WIDENING = "\n".join(
+    [
+        'start: "x" "x" many',
+        "many: " + " | ".join(f'each "{word}"' for word in letters(600)),
+        "each: " + " | ".join(f'"{word}" "q"' for word in letters(600)),
+    ]
+)
+"""Two letters are cheap; what may come behind them took 235 ms to find out, and as much again once a letter came."""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"guided_regex": "(.{1,400}){400}"},
+        {"guided_grammar": 'start: s\ns: s s | /[a-z]/ | " "'},
+        {"guided_grammar": WIDENING},
+    ],
+    ids=["exploding", "ambiguous", "widening"],
+)
+def test_what_is_dear_to_follow_costs_its_own_request_only(client, fields):
     plain = choice(client, max_tokens=60).message.content
 
     with ThreadPoolExecutor(2) as pool:
         beside = pool.submit(choice, client, max_tokens=60)
-        with pytest.raises(BadRequestError, match="too complex"):
-            choice(client, extra_body={"guided_regex": "(.{1,400}){400}"}, temperature=2.0, seed=1)
+        with pytest.raises(BadRequestError, match=r"too complex .* 50 ms of work: simplify"):
+            choice(client, extra_body=fields, temperature=2.0, seed=1)
 
     assert beside.result().message.content == plain

@@ -1,13 +1,16 @@
 """The small routes beside a chat: one model, the release, and an end before the end."""
 
+import asyncio
 import contextlib
 from importlib.metadata import version
 
 import httpx2
 import pytest
-from openai import APIError, APIStatusError, NotFoundError
+from openai import APIError, APIStatusError, AsyncStream, NotFoundError
 
+from api.identity import raw_id
 from shared import keys
+from shared.events import FinishReason
 from tests.api.conftest import MODEL, asking, connect, until
 from tests.api.standin import StandIn
 from tests.api.test_keys import keys_file as keys_file
@@ -21,8 +24,8 @@ def ask(client, **fields):
     return client.chat.completions.create(**{"model": MODEL, "messages": HELLO, **fields})
 
 
-def cancel(gateway, job_id, key="none"):
-    url = f"{gateway.url}/v1/chat/completions/{job_id}/cancel"
+def cancel(gateway, job_id, key="none", kind="chat/completions"):
+    url = f"{gateway.url}/v1/{kind}/{job_id}/cancel"
     return httpx2.post(url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
 
 
@@ -94,6 +97,73 @@ async def test_cancelled_stream_ends_in_an_error_frame(gateways, client, worker)
 
     assert ended.value.code == "cancelled"
     assert words == ["", "half"]
+
+
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["plain", "streamed"])
+@pytest.mark.parametrize("prompt", ["a", ["a", "b", "c"]], ids=["one prompt", "three prompts"])
+async def test_continuations_of_all_prompts_are_ended_from_another_gateway(
+    gateways, client, worker, prompt, is_streamed
+):
+    other = gateways(keep_alive_s=7)
+    asked = client.completions.create(model=MODEL, prompt=prompt, stream=is_streamed)
+    async with worker.hearing_cancels() as next_cancel, asking(read(asked)) as answer:
+        jobs = {job.id: job for job in [await worker.take() for _ in prompt]}
+        completion_id = raw_id(min(jobs).split("-")[1], len(jobs))
+        await worker.say(next(iter(jobs.values())), "half")
+
+        telling = asyncio.create_task(asyncio.to_thread(cancel, other, completion_id, kind="completions"))
+        heard = {await next_cancel() for _ in jobs}
+        for job in jobs.values():
+            await worker.finish(job, FinishReason.CANCELLED)
+            await worker.redis.delete(keys.payload(job.id), keys.lease(job.id))
+        with pytest.raises(APIError, match="cancelled") as ended:
+            await answer
+
+    told = (await telling).json()
+    assert heard == {*jobs}
+    assert told == {"id": completion_id, "object": "text_completion", "cancelled": True}
+    assert told == cancel(other, completion_id, kind="completions").json()
+    assert ended.value.code == "cancelled"
+
+
+async def read(asked):
+    """Read an answer to its end, streamed or not."""
+    answer = await asked
+    return [chunk async for chunk in answer] if isinstance(answer, AsyncStream) else answer
+
+
+async def test_prompt_that_has_ended_keeps_no_other_from_being_cancelled(client, gateway, worker):
+    async with asking(client.completions.create(model=MODEL, prompt=["a", "b"])) as answer:
+        first, second = sorted([await worker.take(), await worker.take()], key=lambda job: job.id)
+        await worker.redis.hdel(keys.lease(second.id), "holder")  # as if nobody had claimed it yet
+        await worker.redis.delete(keys.payload(first.id), keys.log(first.id))  # its end is forgotten
+        told = cancel(gateway, first.id.removesuffix("-0"), kind="completions")
+        with pytest.raises(APIStatusError, match="cancelled"):
+            await answer
+
+    assert told.json()["cancelled"] is True
+
+
+@pytest.mark.parametrize("unknown", ["cmpl-0", "cmpl-0-3", "chatcmpl-0", "resp_0", "cmpl-0-1000"])
+async def test_continuation_that_is_not_there_is_not_found(gateway, unknown):
+    told = cancel(gateway, unknown, kind="completions")
+
+    assert (told.status_code, told.json()["error"]["param"]) == (404, "id")
+
+
+async def test_only_the_key_that_asked_may_cancel_its_continuations(pair, worker):
+    async with connect(pair[0], "key-free") as client:
+        asked = client.completions.create(model=MODEL, prompt=["a", "b"])
+        async with asking(asked) as plain:
+            jobs = [await worker.take(), await worker.take()]
+            completion_id = min(job.id for job in jobs).removesuffix("-0")
+            for job in jobs:
+                await worker.redis.hdel(keys.lease(job.id), "holder")
+
+            assert cancel(pair[1], completion_id, "key-slow", "completions").status_code == 404
+            assert cancel(pair[1], completion_id, "key-free", "completions").json()["cancelled"] is True
+            with contextlib.suppress(APIStatusError):
+                await plain
 
 
 async def test_ended_answer_stays_as_it_is_and_an_unknown_one_is_not_found(client, gateway, worker):

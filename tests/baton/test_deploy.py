@@ -8,12 +8,16 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import psutil
 import pytest
+from redis import Redis
+from redis.exceptions import AuthenticationError
 
 from baton.embedded import EmbeddedRedis, free_port
+from shared import keys
 from tests.baton.deployed import TIMEOUT_S, Deployed
 
 API_KEY = "a-secret-that-nobody-sees"
@@ -201,4 +205,19 @@ def test_deploy_serves_the_embedded_redis_to_this_machine_only(deployed: Deploye
     deployed.stdout.wait_for("is ready")
 
     server = next(child for child in deployed.children() if "redis-server" in child.name())
-    assert {connection.laddr.ip for connection in server.net_connections()} == {"127.0.0.1"}
+    (place,) = {connection.laddr for connection in server.net_connections() if connection.status == psutil.CONN_LISTEN}
+    assert place.ip == "127.0.0.1"
+    with Redis(port=place.port) as stranger, pytest.raises(AuthenticationError):
+        stranger.keys()
+
+
+def test_password_of_the_embedded_redis_is_shown_to_nobody(deployed: Deployed) -> None:
+    deployed.stdout.wait_for("is ready")
+    processes = deployed.children()
+    (url,) = {urlsplit(environ["BATON_REDIS_URL"]) for p in processes if "BATON_REDIS_URL" in (environ := p.environ())}
+
+    with Redis(port=url.port, password=url.password) as redis:
+        assert redis.exists(keys.WORKERS)
+    shown = [*(argument for process in processes for argument in process.cmdline()), deployed.stdout, deployed.stderr]
+    assert len(url.password) > 40
+    assert not [line for line in shown if url.password in str(line)]

@@ -90,7 +90,7 @@ async def test_redis_that_evicts_is_tiny_and_allows_no_scripts_is_red_three_time
     redis.config_set("maxmemory-policy", "allkeys-lru")
     redis.acl_setuser("limited", enabled=True, passwords=["+x"], categories=["+@all", "-@scripting"], keys=["*"])
 
-    found = await examine(server.url.replace("redis://", "redis://limited:x@"), port, expected=1)
+    found = await examine(f"redis://limited:x@127.0.0.1:{server.port}/0", port, expected=1)
 
     red = {name for (area, name), finding in found.items() if area == "redis" and finding["colour"] == "red"}
     assert red == {"eviction", "memory", "permissions"}
@@ -102,7 +102,7 @@ async def test_wrong_password_is_red(examine, own_redis, port):
     server, redis = own_redis
     redis.acl_setuser("somebody", enabled=True, passwords=["+right"], categories=["+@all"])
 
-    found = await examine(server.url.replace("redis://", "redis://somebody:wrong@"), port, expected=1)
+    found = await examine(f"redis://somebody:wrong@127.0.0.1:{server.port}/0", port, expected=1)
 
     assert "password" in found["redis", "reachable"]["fact"]
 
@@ -116,7 +116,7 @@ async def test_clock_that_differs_is_red(examine, own_redis, port):
         await asyncio.gather(pipe(reader, ahead, lambda data: data), pipe(behind, writer, set_back))
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as proxy:
-        address = f"redis://127.0.0.1:{proxy.sockets[0].getsockname()[1]}/0"
+        address = server.url.replace(f":{server.port}/", f":{proxy.sockets[0].getsockname()[1]}/")
         found = await examine(address, port, expected=1)
 
     assert found["redis", "clock"]["colour"] == "red"

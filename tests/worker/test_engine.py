@@ -1,6 +1,7 @@
 """The engine's step, with a runner that counts."""
 
 import asyncio
+from concurrent.futures import Future
 
 import pytest
 import torch
@@ -291,7 +292,13 @@ class TellingRunner(CountingRunner):
 class Free:
     """A constraint that allows everything."""
 
+    is_quick = True
     is_complete = is_broken = False
+
+    def begin(self):
+        mask = Future()
+        mask.set_result(b"\xff" * 1000)
+        return mask
 
     def accept(self, token_id):
         pass

@@ -1,14 +1,23 @@
 """The seam for constrained decoding: whoever knows a grammar says which tokens may come next."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Protocol
+
+PATIENCE_S = 0.005
+"""How long a step waits for masks that are mostly there sooner; for the same one no second time."""
 
 
 class Constraint(Protocol):
     """Follows one sequence; created with it, and told of every token, those of an earlier attempt included."""
 
-    def begin(self) -> None:
-        """Start to work out the mask, beside whatever the model computes; it needn't be called."""
+    def begin(self) -> Future[bytes]:
+        """Start to work out the mask in another thread, unless that is under way."""
+        ...
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the mask is worth waiting for: begun within `PATIENCE_S`, in which the last one was there."""
         ...
 
     def mask(self) -> bytes:
@@ -33,8 +42,19 @@ class Constraint(Protocol):
         ...
 
 
-def begin_masks(constraints: Iterable[Constraint | None]) -> None:
-    """Let all of them start to work out their masks."""
-    for constraint in constraints:
-        if constraint is not None:
-            constraint.begin()
+def late_rows(constraints: Sequence[Constraint | None]) -> set[int]:
+    """Return the rows whose masks aren't there yet, having waited a little for those that are mostly quick.
+
+    Where all rows are late, it is waited for the first of them just as long, and for none in vain.
+    """
+    masks = {row: constraint.begin() for row, constraint in enumerate(constraints) if constraint is not None}
+    if not masks:
+        return set()
+    wait(_quick(constraints, masks), PATIENCE_S)
+    if len(masks) == len(constraints):
+        wait(masks.values(), PATIENCE_S, FIRST_COMPLETED)
+    return {row for row, mask in masks.items() if not mask.done()}
+
+
+def _quick(constraints: Sequence[Constraint | None], masks: Mapping[int, Future[bytes]]) -> list[Future[bytes]]:
+    return [masks[row] for row, constraint in enumerate(constraints) if constraint is not None and constraint.is_quick]

@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from shared.events import FinishReason
+from worker.engine.constraint import late_rows
 from worker.engine.failure import EngineBroken, Failure, failure_of, has_lost_device, is_out_of_memory
 from worker.engine.flight import Flight
 from worker.engine.runner import MediaStats, Runner
@@ -159,7 +160,7 @@ class Engine:
     def _decode(self) -> list[StepOutput]:
         """Launch a step, and take the tokens of the one before, or also its own where something waits for them."""
         outputs = self._land() if self._waits_for_tokens else []
-        sequences = list(self._scheduler.running)
+        sequences = self._seat()
         try:
             flight = self._launch(sequences)
         except Exception as error:  # the model's own code may raise anything
@@ -167,6 +168,10 @@ class Engine:
             return outputs + self._land() + self._try_again(sequences, error)
         outputs += self._land(flight)
         return outputs + (self._land() if self._waits_for_tokens else [])
+
+    def _seat(self) -> list[Sequence]:
+        """Return who takes part in the next step; whose mask isn't there yet sits it out, and nobody waits for it."""
+        return self._scheduler.seat(late_rows([sequence.constraint for sequence in self._scheduler.running]))
 
     @property
     def _waits_for_tokens(self) -> bool:
@@ -214,6 +219,8 @@ class Engine:
         text = sequence.push(token)
         if sequence.is_lost:
             return _ending(sequence)
+        if sequence.constraint is not None and not sequence.is_finished:
+            sequence.constraint.begin()
         return StepOutput(sequence.id, text, (token.id,), sequence.finish_reason, sequence.take_scored(), sequence.held)
 
     def _try_again(self, failed: list[Sequence], error: Exception) -> list[StepOutput]:
@@ -224,8 +231,8 @@ class Engine:
             sequence.num_flying = 0
         alone = [sequence for sequence in failed if len(failed) == 1 and not sequence.is_finished]
         outputs = [output for sequence in alone for output in self._give_up(sequence, error)]
-        if self._scheduler.running:
-            self._scheduler.put_back(list(self._scheduler.running), max(len(failed) // 2, 1))
+        if running := sorted(self._scheduler.running, key=failed.__contains__):  # who sat it out isn't suspected
+            self._scheduler.put_back(running, max(len(failed) // 2, 1))
         return outputs
 
     def _postpone(self, sequence: Sequence, error: Exception) -> list[StepOutput]:

@@ -3,8 +3,8 @@
 It knows no JSON and no request: what the grammar is about was decided by whoever wrote it.
 """
 
-import os
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,9 +12,15 @@ from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
+from worker.engine.constraint import PATIENCE_S
 from worker.engine.prompt import Prompt, Tokenizer
 
-MAX_THREADS = 8
+NUM_THREADS = 8
+"""However few cores there are, so that a cheap mask needn't wait for a dear one to end."""
+MAX_MASK_S = 0.05
+"""Of processor time. Ordinary grammars take 0.1 ms; ones written letter by letter up to 10 ms, with many tokens."""
+MAX_ACCEPT_S = 0.005
+"""Of processor time, in which no other thread of the worker runs; ordinary grammars take up to 1 ms."""
 MAX_REASON_LENGTH = 300
 NUM_COMPARED = 256
 """Tokens whose table is compared with the tokenizer's own text."""
@@ -43,34 +49,52 @@ class GrammarConstraint:
         self._matcher = matcher
         self._pool = pool
         self._mask: Future[bytes] | None = None
+        self._begun_s = 0.0
+        self._mask_s = 0.0
+        self._is_too_dear = False
 
-    def begin(self) -> None:
-        """Start to work out the next mask, while the model works out what it is for."""
+    def begin(self) -> Future[bytes]:
+        """Start to work out the next mask, unless that is under way."""
         if self._mask is None:
-            self._mask = self._pool.submit(self._matcher.compute_bitmask)
+            self._begun_s = time.monotonic()
+            self._mask = self._pool.submit(self._work_out)
+        return self._mask
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the mask was begun just now, and the last one took little time."""
+        return max(self._mask_s, time.monotonic() - self._begun_s) <= PATIENCE_S
 
     def mask(self) -> bytes:
         """Return which tokens may come next, a bit each."""
-        self.begin()
-        assert self._mask is not None
-        return self._mask.result()
+        return self.begin().result()
 
     def accept(self, token_id: int) -> None:
-        """Take the token that came."""
+        """Take the token that came, unless its mask was too dear: taking it is about as much, and holds all threads."""
         if self._mask is not None:
             self._mask.result()  # the matcher is one thread's at a time
             self._mask = None
-        self._matcher.consume_token(token_id)
+        self._is_too_dear |= self._mask_s > MAX_MASK_S
+        if not self._is_too_dear:
+            began_s = time.thread_time()
+            self._matcher.consume_token(token_id)
+            self._is_too_dear = time.thread_time() - began_s > MAX_ACCEPT_S
 
     @property
     def is_complete(self) -> bool:
         """Whether the text matches, and nothing longer would."""
-        return self._matcher.is_stopped() and not self._matcher.is_error()
+        return self._matcher.is_stopped() and not self.is_broken
 
     @property
     def is_broken(self) -> bool:
         """Whether it was too complex to follow this far, or no token can spell what must come."""
-        return self._matcher.is_error()
+        return self._is_too_dear or self._matcher.is_error()
+
+    def _work_out(self) -> bytes:
+        began_s = time.thread_time()
+        mask: bytes = self._matcher.compute_bitmask()
+        self._mask_s = time.thread_time() - began_s
+        return mask
 
 
 class Grammars:
@@ -84,7 +108,7 @@ class Grammars:
         self._limits = LLParserLimits(**limits)
         self._lock = threading.Lock()
         self._tables: list[_Table] = []
-        self._pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="grammar")
+        self._pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="grammar")
 
     def compile(self, grammar: str, prompt: Prompt) -> Grammar:
         """Return the grammar, ready for the answers to this prompt; raises GrammarError.
@@ -92,8 +116,12 @@ class Grammars:
         Takes some ms, and once about a second.
         """
         matcher = LLMatcher(self._tokens(prompt), grammar, log_level=0, limits=self._limits)
+        began_s = time.thread_time()
         if not matcher.is_error():
             matcher.compute_bitmask()
+        if time.thread_time() - began_s > MAX_MASK_S:
+            limit_ms = MAX_MASK_S * 1e3
+            raise GrammarError(f"its beginning takes more than {limit_ms:.0f} ms of work; give it fewer alternatives")
         if matcher.is_error():
             raise GrammarError(matcher.get_error().partition("\n")[0][:MAX_REASON_LENGTH])
         return Grammar(matcher, self._pool)

@@ -83,14 +83,22 @@ class Rows:
 
     def start(self, row: int) -> None:
         """Let the row that was read into run; it becomes the last running one."""
-        self._swap(row, self.num_running)
+        self.swap(row, self.num_running)
         self.num_running += 1
 
     def end(self, row: int, content: Content | None) -> None:
         """Let a running row rest; the last running one takes its place."""
         self.keep(row, content)
         self.num_running -= 1
-        self._swap(row, self.num_running)
+        self.swap(row, self.num_running)
+
+    def swap(self, row: int, other: int) -> None:
+        """Let two rows change places."""
+        if row != other:
+            self._mover.swap(row, other)
+            contents, used = self._contents, self._used
+            contents[row], contents[other] = contents[other], contents[row]
+            used[row], used[other] = used[other], used[row]
 
     def _find(self, wanted: Content) -> tuple[int, int]:
         """Return the row that begins with most of what is wanted, and how much that is."""
@@ -112,7 +120,7 @@ class Rows:
     def _vacate(self, row: int, source: int, victim: int, length: int) -> None:
         """Bring what is shared into the row, and what lay there into the victim's."""
         if victim == source:
-            self._swap(row, source)
+            self.swap(row, source)
             return
         lying = self._contents[row]
         if victim != row and lying is not None:
@@ -120,10 +128,3 @@ class Rows:
             self._contents[victim], self._used[victim] = lying, self._used[row]
         if source != row and length:
             self._mover.copy(source, row, length)
-
-    def _swap(self, row: int, other: int) -> None:
-        if row != other:
-            self._mover.swap(row, other)
-            contents, used = self._contents, self._used
-            contents[row], contents[other] = contents[other], contents[row]
-            used[row], used[other] = used[other], used[row]

@@ -78,6 +78,15 @@ class Scheduler:
         sequence.status = SequenceStatus.RUNNING
         self.running.append(sequence)
 
+    def seat(self, late: set[int]) -> list[Sequence]:
+        """Bring the running sequences in late rows behind all others, and return those others."""
+        num_seated = len(self.running) - len(late)
+        behind = (row for row in range(num_seated, len(self.running)) if row not in late)
+        for row, other in zip(sorted(row for row in late if row < num_seated), behind, strict=True):
+            self._rows.swap(row, other)
+            self.running[row], self.running[other] = self.running[other], self.running[row]
+        return self.running[:num_seated]
+
     def find(self, sequence_id: str) -> Sequence | None:
         """The waiting or running sequence of that id."""
         reading = [self.reading.sequence] if self.reading else []

@@ -15,7 +15,6 @@ from worker.engine.cache import SlotCache, new_cache
 from worker.engine.call import find_decoder
 from worker.engine.capture import Capture, reason_to_stay_eager
 from worker.engine.choice import Choice
-from worker.engine.constraint import begin_masks
 from worker.engine.encoder import Encoder
 from worker.engine.feed import KNOWN, Column, Feed, padding
 from worker.engine.flight import Flight
@@ -110,7 +109,6 @@ class TorchRunner:
     def launch(self, sequences: list[Sequence], before: Flight | None) -> TorchFlight:
         """Feed each row its last token, and wait for nothing."""
         assert before is None or isinstance(before, TorchFlight)
-        begin_masks(sequence.constraint for sequence in sequences)
         columns = self._columns(sequences, before)
         width = max(column.newest for column in columns) + 1
         columns += [padding(self._cache.scratch)] * (self._forward.num_rows(len(columns)) - len(columns))

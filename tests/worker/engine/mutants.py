@@ -12,6 +12,9 @@ WAITING = "tests/worker/engine/test_waiting.py::"
 ROOM = "tests/worker/test_room.py::"
 MEMORY = "tests/worker/models/test_memory.py::"
 LARGEST = "tests/acceptance/test_memory.py::"
+LATE = "tests/worker/engine/test_late.py::"
+GRAMMAR = "tests/worker/engine/test_grammar.py::"
+STRUCTURE = "tests/acceptance/test_structure.py::"
 
 MUTANTS = (
     Mutant(
@@ -209,5 +212,40 @@ MUTANTS = (
         "        settle(find_decoder(model), self._config, max_model_len)",
         "        pass",
         WAITING + "test_a_step_waits_for_nothing_once_one_like_it_was_made",
+    ),
+    Mutant(
+        "a step waits for no slow mask",
+        "worker/engine/engine.py",
+        "late_rows([sequence.constraint for sequence in self._scheduler.running])",
+        "set()",
+        LATE + "test_others_tokens_come_while_a_mask_is_held",
+    ),
+    Mutant(
+        "rows that sit out leave the first rows to others",
+        "worker/engine/scheduler.py",
+        "            self._rows.swap(row, other)",
+        "            pass",
+        LATE + "test_real_rows_keep_what_they_remember_when_they_sit_out",
+    ),
+    Mutant(
+        "who sat out a broken step isn't suspected",
+        "worker/engine/engine.py",
+        "sorted(self._scheduler.running, key=failed.__contains__)",
+        "list(self._scheduler.running)",
+        LATE + "test_row_that_sat_out_a_broken_step_is_not_suspected",
+    ),
+    Mutant(
+        "a mask's work is bounded",
+        "worker/engine/grammar.py",
+        "self._is_too_dear |= self._mask_s > MAX_MASK_S",
+        "pass",
+        GRAMMAR + "test_what_takes_too_much_work_costs_its_own_answer_only[MAX_MASK_S]",
+    ),
+    Mutant(
+        "what is too dear is followed no further",
+        "worker/engine/grammar.py",
+        "return self._is_too_dear or self._matcher.is_error()",
+        "return self._matcher.is_error()",
+        STRUCTURE + "test_what_is_dear_to_follow_costs_its_own_request_only[widening]",
     ),
 )

@@ -1,6 +1,7 @@
 """Following a grammar token by token: every family's tokens are what they spell, and every way to run them obeys."""
 
 import json
+import math
 import re
 
 import pytest
@@ -14,6 +15,7 @@ from shared.job import SamplingParams
 from tests.cases import INTERNVL2, MINICPMV, QWEN2_AUDIO, QWEN_VL, YI_VL
 from tests.worker.models import tiny
 from tests.worker.models.golden import generate, golden_model, user
+from worker.engine import grammar as following
 from worker.engine.engine import Engine
 from worker.engine.failure import Failure
 from worker.engine.grammar import GrammarError, Grammars
@@ -249,6 +251,45 @@ def test_grammar_that_grows_too_complex_costs_its_own_answer_only():
     resumed = sequence(prompt, grammar, token_ids=tuple(exploding.token_ids))
     assert resumed.is_finished
     assert resumed.finish_reason is None
+
+
+@pytest.mark.parametrize("limit", ["MAX_MASK_S", "MAX_ACCEPT_S"])
+def test_what_takes_too_much_work_costs_its_own_answer_only(limit, monkeypatch):
+    model = golden_model()
+    prompt, grammar = compiled(model, object_grammar())
+    for name in ("MAX_MASK_S", "MAX_ACCEPT_S"):
+        monkeypatch.setattr(following, name, 0.0 if name == limit else math.inf)
+    dear, plain = sequence(prompt, grammar, "dear"), sequence(prompt, name="plain", max_tokens=8)
+
+    engine = Engine(model.runner, 2)
+    for added in (dear, plain):
+        engine.add(added)
+    while engine.has_work:
+        engine.step()
+
+    assert dear.is_lost
+    assert len(dear.token_ids) == 1
+    assert plain.finish_reason is FinishReason.LENGTH
+
+
+def test_mask_is_worth_waiting_for_only_while_it_is_new(monkeypatch):
+    _, grammar = compiled(golden_model(), object_grammar())
+    constraint = grammar.constraint()
+    monkeypatch.setattr(following, "PATIENCE_S", 1000.0)
+    constraint.begin()
+
+    assert constraint.is_quick
+    monkeypatch.setattr(following, "PATIENCE_S", 0.0)
+    assert not constraint.is_quick
+
+
+def test_grammar_whose_beginning_takes_too_much_work_is_refused(monkeypatch):
+    model = golden_model()
+    compiled(model, object_grammar())
+    monkeypatch.setattr(following, "MAX_MASK_S", 0.0)
+
+    with pytest.raises(GrammarError, match="beginning takes more than 0 ms"):
+        compiled(model, object_grammar())
 
 
 def test_grammar_that_may_end_or_go_on_ends_by_the_models_own_token():

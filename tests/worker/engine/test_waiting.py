@@ -26,9 +26,6 @@ class Anything:
 
     is_complete = is_broken = False
 
-    def begin(self):
-        pass
-
     def mask(self):
         return b"\xff" * 1000
 
