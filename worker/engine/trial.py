@@ -4,6 +4,7 @@ What comes out means nothing. The runner it is made with is to be thrown away: a
 """
 
 from collections.abc import Sequence as Rows
+from concurrent.futures import Future
 
 from shared.job import SamplingParams
 from worker.engine.alone import AloneRunner
@@ -29,14 +30,18 @@ _DEAREST = SamplingParams(
 class Unhindered:
     """Implements `Constraint`: follows nothing, and costs as much as any grammar does."""
 
+    is_quick = True
     is_complete = False
     is_broken = False
 
     def __init__(self, vocab_size: int) -> None:
         self._mask = b"\xff" * -(-vocab_size // 8)
+        self._known: Future[bytes] = Future()
+        self._known.set_result(self._mask)
 
-    def begin(self) -> None:
+    def begin(self) -> Future[bytes]:
         """There is nothing to work out."""
+        return self._known
 
     def mask(self) -> bytes:
         """Let everything come."""
