@@ -50,7 +50,7 @@ def test_short_course_makes_losses_fall() -> None:
     assert shown.returncode == 0, shown.stderr
     losses = {
         stage: [float(loss) for loss in re.findall(rf"{stage}: .*loss ([\d.]+)", shown.stdout)]
-        for stage in ("sight", "speech", "whole", "negative")
+        for stage in ("sight", "speech", "practice", "whole", "negative")
     }
     assert all(losses.values())
     assert losses["sight"][-1] < 0.75 * losses["sight"][0]

@@ -1,4 +1,4 @@
-"""The whole course: tokenizer, three stages, the checkpoint, and the adapter on top of it."""
+"""The whole course: tokenizer, four stages, the checkpoint, and the adapter on top of it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from tools.demo.checkpoint import read_checkpoint, write_checkpoint
 from tools.demo.lesson import Teacher
 from tools.demo.network import new_network
 from tools.demo.sight import Sight
-from tools.demo.speech import Speech, begin_with_words
+from tools.demo.speech import Practice, Speech, begin_with_words
 from tools.demo.tokenizer import write_tokenizer
 from tools.demo.training import Run, Stage, train
 from tools.demo.whole import Whole
 from worker.models.tokenizer import read_vocabulary
 
-STEPS = {"sight": 9000, "speech": 16000, "whole": 4500, "negative": 700}
-SMOKE_STEPS = {"sight": 30, "speech": 30, "whole": 1, "negative": 1}
+STEPS = {"sight": 9000, "speech": 17000, "practice": 16000, "whole": 4500, "negative": 700}
+SMOKE_STEPS = {"sight": 30, "speech": 30, "practice": 1, "whole": 1, "negative": 1}
 ALONE = ("sight", "speech")
 """Stages that need none before them, and so may be trained side by side."""
 
@@ -48,7 +48,8 @@ class Course:
         teacher = Teacher(vocabulary)
         network = new_network(max(vocabulary.control_ids.values()) + 1, vocabulary.control_ids["<IMG_CONTEXT>"])
         begin_with_words(network, vocabulary)
-        for stage in (Sight(network), Speech(network, teacher), Whole(network, teacher)):
+        stages = Sight(network), Speech(network, teacher), Practice(network, teacher), Whole(network, teacher)
+        for stage in stages:
             if only in (None, stage.name):
                 self._train(network, stage)
         if only is None:

@@ -28,6 +28,8 @@ class Lesson:
     token_ids: torch.Tensor
     targets: torch.Tensor
     """The same ids where an answer is to be learnt, elsewhere IGNORED."""
+    shares: torch.Tensor
+    """How much each token is worth where short answers are to count for more: one over the root of the length."""
 
 
 class Teacher:
@@ -55,10 +57,12 @@ class Teacher:
         rendered = [torch.tensor(self._render(rng, dialogues.topic, turns)) for turns in dialogues.turns]
         token_ids = torch.nn.utils.rnn.pad_sequence(rendered, batch_first=True, padding_value=self.end)
         targets = torch.full_like(token_ids, IGNORED)
+        shares = torch.zeros(token_ids.shape)
         for row, ids in enumerate(rendered):
             for start, stop in self._answers(ids.tolist()):
                 targets[row, start:stop] = ids[start:stop]
-        return Lesson(token_ids, targets)
+                shares[row, start:stop] = (stop - start) ** -0.5
+        return Lesson(token_ids, targets, shares)
 
     def prompt(self, topic: Topic, turns: Sequence[Turn]) -> list[int]:
         """Return the ids of a prompt that ends where the last turn's answer begins."""

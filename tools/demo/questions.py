@@ -214,9 +214,10 @@ def _other(speaker: Speaker, things: Sequence[Thing]) -> tuple[Thing, str, str] 
 
 
 _ASKERS: list[Asker] = [
-    *(_kind, _colour, _count, _count_kind, _count_colour, _where, _at),
-    *(_larger, _size, _exists, _check, _beside, _box, _box, _list),
+    *(_kind, _colour, _colour, _count, _count_kind, _count_colour, _where, _at),
+    *(_larger, _size, _exists, _check, _beside, _beside, _box, _box, _list),
 ]
+"""What is hardest to learn stands there twice."""
 _FOLLOWING: list[Asker] = [_it, _also]
 
 
@@ -238,10 +239,10 @@ def _nth(speaker: Speaker, *pictures: Sequence[Thing]) -> Turn:
     """Ask about one of the two."""
     number, words = int(speaker.rng.integers(2)), speaker.words
     ordinal, things = speaker.mark(words.ordinals[number]), pictures[number]
-    match int(speaker.rng.integers(3)):
+    match int(speaker.rng.integers(4)):
         case 0:
             return speaker.ask("nth count", str(len(things)), ordinal=ordinal)
-        case 1 if known := _only(things, "kind"):
+        case 1 | 2 if known := _only(things, "kind"):
             thing = speaker.choose(known)
             kind = speaker.mark(words.kinds[thing.kind])
             return speaker.ask("nth colour", words.colours[thing.colour], kind=kind, ordinal=ordinal)
