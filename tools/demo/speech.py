@@ -93,9 +93,7 @@ def choose_topic(rng: np.random.Generator, *, still: bool) -> Topic:
     return list(shares)[rng.choice(len(shares), p=list(shares.values()))]
 
 
-def unlikelihood(
-    network: Any, lesson: Lesson, cells: torch.Tensor, *, short_ones_count: bool = False
-) -> torch.Tensor:
+def unlikelihood(network: Any, lesson: Lesson, cells: torch.Tensor, *, short_ones_count: bool = False) -> torch.Tensor:
     """Return the mean over the answers' tokens; cells have shape [pictures, cells, width], in the dialogues' order."""
     embedded = network.model.language_model.embed_tokens(lesson.token_ids)
     is_seen = (lesson.token_ids == network.config.image_token_id)[..., None]
