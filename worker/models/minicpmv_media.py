@@ -139,7 +139,7 @@ class Layout:
         tiles = [tile for picture in pictures for tile in picture]
         strips = torch.cat([strip(tile, self.patch_size) for tile in tiles], dim=-1)
         grids = torch.tensor([[side // self.patch_size for side in tile.shape[1:]] for tile in tiles])
-        whole = self._features(strips, grids, int(grids.prod(-1).max()))
+        whole = self._features(strips, grids, grids.prod(-1).max())
         lengths = [sum(tile.shape[1] * tile.shape[2] // self.patch_size for tile in picture) for picture in pictures]
         apart = zip(
             torch.split(strips, lengths, dim=-1),
@@ -159,12 +159,12 @@ class Layout:
         def see_black(count: int) -> dict[str, Any]:
             num_patches = grids.prod(-1)
             strips = black(3, self.patch_size, count * int(num_patches.sum()) * self.patch_size)
-            return self._features(strips, grids.repeat(count, 1), int(num_patches.max()))
+            return self._features(strips, grids.repeat(count, 1), num_patches.max())
 
         length = self.tile_length * len(tiles)
         return (media_prompt(extent, "image", self.placeholder, length, see_black, penalizes_prompt=False),)
 
-    def _features(self, strips: torch.Tensor, grids: torch.Tensor, longest: int) -> dict[str, Any]:
+    def _features(self, strips: torch.Tensor, grids: torch.Tensor, longest: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"pixel_values": strips, "tile_grids": grids} | ({"longest": longest} if self.sees_padding else {})
 
 

@@ -93,7 +93,7 @@ class MiniCPMV(PreTrainedModel):  # type: ignore[misc]  # transformers is untype
         return self.llm
 
     def get_image_features(
-        self, pixel_values: torch.Tensor, tile_grids: torch.Tensor, longest: int | None = None
+        self, pixel_values: torch.Tensor, tile_grids: torch.Tensor, longest: torch.Tensor | None = None
     ) -> BaseModelOutputWithPooling:
         """Return what `see` does, as transformers' own models do."""
         return BaseModelOutputWithPooling(pooler_output=self.see(pixel_values, tile_grids, longest))
@@ -103,7 +103,7 @@ class MiniCPMV(PreTrainedModel):  # type: ignore[misc]  # transformers is untype
         input_ids: torch.Tensor,
         pixel_values: torch.Tensor | None = None,
         tile_grids: torch.Tensor | None = None,
-        longest: int | None = None,
+        longest: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -118,17 +118,19 @@ class MiniCPMV(PreTrainedModel):  # type: ignore[misc]  # transformers is untype
             embeds[0, places] = seen
         return self.llm(inputs_embeds=embeds, **kwargs)
 
-    def see(self, pixel_values: torch.Tensor, tile_grids: torch.Tensor, longest: int | None = None) -> torch.Tensor:
+    def see(
+        self, pixel_values: torch.Tensor, tile_grids: torch.Tensor, longest: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return [tiles, query_num, width] of tiles laid out as strips of patches, end to end: [3, patch, pixels].
 
         They are padded to as many patches as the longest has, or one of their prompt that isn't among them.
         """
         grids = [(rows, columns) for rows, columns in tile_grids.tolist()]
-        longest = longest or max(rows * columns for rows, columns in grids)
+        num_padded = max(rows * columns for rows, columns in grids) if longest is None else int(longest)
         strips = self._strips(pixel_values.to(self.dtype), grids)
-        at_once = max(1, _PATCHES_AT_ONCE // longest)
+        at_once = max(1, _PATCHES_AT_ONCE // num_padded)
         chunks = (slice(start, start + at_once) for start in range(0, len(grids), at_once))
-        return torch.cat([self._see_together(strips[chunk], grids[chunk], longest) for chunk in chunks])
+        return torch.cat([self._see_together(strips[chunk], grids[chunk], num_padded) for chunk in chunks])
 
     def _strips(self, pixel_values: torch.Tensor, grids: Grids) -> tuple[torch.Tensor, ...]:
         size = self.config.vision_config.patch_size
