@@ -7,7 +7,9 @@ import signal
 
 import pytest
 from openai import BadRequestError
+from redis.asyncio import Redis
 
+from baton.embedded import EmbeddedRedis
 from shared import keys
 from shared.errors import ErrorCode
 from tests.api.conftest import MODEL, GatewayProcess, asking, connect, served, until
@@ -61,18 +63,40 @@ def words_of(job) -> str:
     return job.messages[-1].parts[0].text
 
 
+@pytest.fixture(scope="module")
+def server():
+    """A Redis of their own: any gateway takes any batch, and other tests' gateways are set up in other ways."""
+    with EmbeddedRedis() as own:
+        yield own
+
+
+@pytest.fixture(scope="module")
+def gateway(server):
+    alone = GatewayProcess(server.url)
+    yield alone
+    alone.stop()
+
+
+@pytest.fixture(scope="module")
+async def broker(server):
+    async with Redis.from_url(server.url) as redis:
+        yield redis
+
+
 @pytest.fixture
-def own_gateway(redis_server):
-    """Start gateways that the test may end."""
+def own_gateway(server, gateway):
+    """Start gateways that the test may end, and that take its batch: until it says otherwise, `gateway` sleeps."""
     started = []
 
     def start_one(**options) -> GatewayProcess:
-        started.append(GatewayProcess(redis_server.url, **options))
+        gateway.process.send_signal(signal.SIGSTOP)
+        started.append(GatewayProcess(server.url, **options))
         return started[-1]
 
     yield start_one
-    for gateway in started:
-        gateway.stop()
+    for own in started:
+        own.stop()
+    gateway.process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture(autouse=True)
@@ -271,8 +295,8 @@ async def test_ended_batch_cannot_be_cancelled_and_an_open_one_keeps_its_file(cl
         await client.batches.create(input_file_id=batch.output_file_id, endpoint=ENDPOINT, completion_window="24h")
 
 
-async def test_window_that_ends_leaves_the_answers_so_far(gateways, worker):
-    gateway = gateways(**HASTY)
+async def test_window_that_ends_leaves_the_answers_so_far(own_gateway, worker):
+    gateway = own_gateway(**HASTY)
     async with connect(gateway) as client:
         batch = await start(client, *(line(f"line {n}") for n in range(3)))
         done = await worker.answer("in time")
@@ -286,8 +310,8 @@ async def test_window_that_ends_leaves_the_answers_so_far(gateways, worker):
     assert {line["error"]["code"] for line in refusals.values()} == {"batch_expired"}
 
 
-async def test_line_that_waited_too_long_is_asked_again(gateways, worker):
-    gateway = gateways(**HASTY)
+async def test_line_that_waited_too_long_is_asked_again(own_gateway, worker):
+    gateway = own_gateway(**HASTY)
     async with connect(gateway) as client:
         batch = await start(client, line("a"))
         first = await worker.take()
@@ -306,7 +330,6 @@ async def test_successor_of_a_gateway_listens_to_the_jobs_that_it_left(
     own_gateway, gateway, client, worker, broker, signum
 ):
     leaving = own_gateway()
-    gateway.process.send_signal(signal.SIGSTOP)  # so that the other one takes the batch
     async with connect(leaving) as first_client:
         batch = await start(first_client, line("a"), line("b"))
         job = await worker.take()
