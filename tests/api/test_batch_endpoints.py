@@ -16,10 +16,12 @@ from tests.api.test_batches import (
     start,
     words_of,
 )
+from tests.api.test_batches import broker as broker
+from tests.api.test_batches import gateway as gateway
 from tests.api.test_batches import no_batch_from_before as no_batch_from_before
 from tests.api.test_batches import own_gateway as own_gateway
+from tests.api.test_batches import server as server
 from tests.api.test_keys import keys_file as keys_file
-from tests.api.test_keys import pair as pair
 
 COMPLETIONS, RESPONSES = "/v1/completions", "/v1/responses"
 
@@ -105,7 +107,6 @@ async def test_lines_are_answered_as_the_route_responds_and_are_stored_as_there(
 
 async def test_lines_of_a_dead_gateway_are_gone_on_with_and_cancelled(own_gateway, gateway, client, worker, broker):
     leaving = own_gateway()
-    gateway.process.send_signal(signal.SIGSTOP)  # so that the other one takes the batches
     async with connect(leaving) as first_client:
         lines = asks(COMPLETIONS, "pair", prompt=["a", "b"]), asks(COMPLETIONS, "late", prompt="c")
         continued = await start(first_client, *lines, endpoint=COMPLETIONS)
@@ -165,8 +166,10 @@ async def test_cancelled_batch_frees_the_workers(client, worker, path, fields):
     assert (batch.status, refusal["error"]["code"]) == ("cancelled", "batch_cancelled")
 
 
-async def test_batch_leaves_a_place_of_its_keys_share_to_who_waits_for_an_answer(pair, worker, broker):
-    async with connect(pair[0], "key-pair") as client:
+async def test_batch_leaves_a_place_of_its_keys_share_to_who_waits_for_an_answer(
+    own_gateway, keys_file, worker, broker
+):
+    async with connect(own_gateway(api_keys_file=keys_file), "key-pair") as client:
         batch = await start(client, *(line(f"line {n}") for n in range(3)))
         first = await worker.take()
         await asyncio.sleep(0.6)  # it looks for room twice

@@ -27,15 +27,17 @@ async def stage():
             yield opened
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(1800)  # also if no answer ever had a pause
 async def test_stream_goes_on_within_seconds_after_its_worker_was_killed(stage, num_rounds, figures):
-    for number in range(num_rounds):
-        await stage.play(is_killed, random.Random(f"failover {number}"), STREAMS)
-    # the streams of the other workers have no pause
-    stage.tally.pauses_s = pauses_s = [pause_s for pause_s in stage.tally.pauses_s if pause_s > DEFAULT_LEASE_S / 2]
+    num_played, pauses_s = 0, []
+    while num_played < num_rounds or not pauses_s:  # on a busy machine a blow may come after the last answer's end
+        await stage.play(is_killed, random.Random(f"failover {num_played}"), STREAMS)
+        num_played += 1
+        # the streams of the other workers have no pause
+        pauses_s = [pause_s for pause_s in stage.tally.pauses_s if pause_s > DEFAULT_LEASE_S / 2]
+    stage.tally.pauses_s = pauses_s
 
-    figures.add("a worker with a lease of 3 s is killed", num_rounds, stage)
-    assert pauses_s
+    figures.add("a worker with a lease of 3 s is killed", num_played, stage)
     assert num_rounds < ROUNDS_THAT_MEASURE or percentile(pauses_s, 0.95) <= GOAL_S
 
 
