@@ -36,6 +36,11 @@ def payload(job: JobId) -> str:
     return f"arq:job:{job}"
 
 
+def tries(job: JobId) -> str:
+    """arq's count of how often a job was begun, which nobody asks for (a test compares the prefix with arq's)."""
+    return f"arq:retry:{job}"
+
+
 def events(gateway: str) -> str:
     """Channel on which one gateway hears the events of all its jobs."""
     return f"events:{gateway}"

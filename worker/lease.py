@@ -32,11 +32,14 @@ class Claim:
     """Place in the queue, to which a handed-over job returns."""
     holder: str
     """The fencing token."""
+    has_log: bool
+    """Whether an earlier attempt said anything; no other but the holder's can any more."""
 
 
 _CLAIM = """
 local queue, inflight, wake = KEYS[1], KEYS[2], KEYS[3]
 local worker, lease_ms, limit, prefix, ttl_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local log_prefix = ARGV[6]
 local claims, now = {}, 0
 
 local function clock()
@@ -50,7 +53,8 @@ local function claim(id, num_lost)
   redis.call('HSET', lease, 'holder', worker .. '/' .. attempt)
   redis.call('PEXPIRE', lease, ttl_ms)
   redis.call('ZADD', inflight, now + lease_ms, id)
-  claims[#claims + 1] = {id, attempt, num_lost, redis.call('HGET', lease, 'score') or 0}
+  local has_log = redis.call('EXISTS', log_prefix .. id)
+  claims[#claims + 1] = {id, attempt, num_lost, redis.call('HGET', lease, 'score') or 0, has_log}
 end
 
 local oldest = redis.call('ZRANGE', inflight, 0, 0, 'WITHSCORES')
@@ -94,6 +98,7 @@ return lost
 
 _HAND_OVER = """
 local queue, inflight, wake, lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+redis.call('DEL', KEYS[5])
 if redis.call('HGET', lease, 'holder') ~= ARGV[2] then return 0 end
 redis.call('HDEL', lease, 'holder')
 redis.call('HINCRBY', lease, 'lost', ARGV[3])
@@ -104,6 +109,7 @@ return 1
 """
 
 _RELEASE = """
+redis.call('DEL', KEYS[4])
 if redis.call('HGET', KEYS[2], 'holder') ~= ARGV[2] then return 0 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('DEL', KEYS[2], KEYS[3])
@@ -130,11 +136,18 @@ class Leases:
         """
         claimed, until_expiry_ms = await self._claim(
             keys=[keys.queue(self._model), keys.inflight(self._model), keys.wake(self._model)],
-            args=[self._worker_id, self._lease_ms, limit, keys.lease(JobId("")), LEASE_TTL_MS],
+            args=[self._worker_id, self._lease_ms, limit, keys.lease(JobId("")), LEASE_TTL_MS, keys.log(JobId(""))],
         )
         claims = [
-            Claim(JobId(job_id.decode()), attempt, num_lost, int(float(score)), f"{self._worker_id}/{attempt}")
-            for job_id, attempt, num_lost, score in claimed
+            Claim(
+                job_id=JobId(job_id.decode()),
+                attempt=attempt,
+                num_lost=num_lost,
+                score=int(float(score)),
+                holder=f"{self._worker_id}/{attempt}",
+                has_log=bool(has_log),
+            )
+            for job_id, attempt, num_lost, score, has_log in claimed
         ]
         return claims, None if until_expiry_ms < 0 else until_expiry_ms / 1000
 
@@ -153,13 +166,16 @@ class Leases:
         """
         model, job_id = self._model, claim.job_id
         await self._hand_over(
-            keys=[keys.queue(model), keys.inflight(model), keys.wake(model), keys.lease(job_id)],
+            keys=[keys.queue(model), keys.inflight(model), keys.wake(model), keys.lease(job_id), keys.tries(job_id)],
             args=[job_id, claim.holder, int(is_suspect)],
         )
 
     async def release(self, claim: Claim) -> None:
         """Forget a job that ended; its terminal event usually did so already."""
         await self._release(
-            keys=[keys.inflight(self._model), keys.lease(claim.job_id), keys.payload(claim.job_id)],
+            keys=[
+                *(keys.inflight(self._model), keys.lease(claim.job_id)),
+                *(keys.payload(claim.job_id), keys.tries(claim.job_id)),
+            ],
             args=[claim.job_id, claim.holder],
         )

@@ -42,7 +42,8 @@ from worker.record import JobRecord
 from worker.room import Room
 from worker.settings import WorkerSettings
 from worker.stop import Stop
-from worker.task import ChatTask, Tasks
+from worker.task import ChatTask
+from worker.tasks import Tasks
 
 logger = logging.getLogger(__name__)
 

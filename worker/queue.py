@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from arq.connections import ArqRedis
-from arq.constants import retry_key_prefix
 from arq.worker import Retry, Worker, func
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -17,7 +16,7 @@ from worker.lease import Claim, GivenUp, Leases
 
 logger = logging.getLogger(__name__)
 
-IDLE_CLAIM_INTERVAL_S = 2.0
+IDLE_CLAIM_INTERVAL_S = 2.5
 """Longest time a lost poke can delay a job."""
 RETRY_PAUSE_S = 0.5
 NO_LIMIT = 10**9
@@ -120,7 +119,6 @@ class QueueWorker(Worker):
         else:
             await self._leases.hand_over(claim, is_suspect=job_id in self._suspects)
         self._suspects.discard(job_id)
-        await self.pool.delete(retry_key_prefix + job_id)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
         """End a job whose payload expired or can't be read."""

@@ -22,13 +22,13 @@ class Replay:
     """Whether Redis lost events and kept later ones, as it may when it fails over: nothing true can follow."""
 
 
-async def read_replay(redis: Redis, job: ChatJob) -> Replay:
-    """Return what was said so far; an empty replay if it is nothing.
+async def read_replay(redis: Redis, job: ChatJob, *, has_log: bool) -> Replay:
+    """Return what was said so far; an empty replay if it is nothing. A job without a log costs Redis no question.
 
     The log begins where the job's own progress ends: Redis forgot what lies before.
     """
     tally = Tally(job.progress)
-    entries = await redis.xrange(keys.log(job.id))
+    entries = await redis.xrange(keys.log(job.id)) if has_log else []
     events = [wire.decode_event(fields[b"e"]) for _, fields in entries]
     for event in events:
         tally.add(event)

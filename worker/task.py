@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import time
-from collections import deque
 
 from redis.asyncio import Redis
 
@@ -20,7 +19,7 @@ from shared.errors import (
     WorkerLost,
 )
 from shared.events import FinishReason, Usage
-from shared.job import ChatJob, JobId, MediaPart, Message, Role, TextPart
+from shared.job import ChatJob, MediaPart, Message, Role, TextPart
 from worker.adapters import Adapter, Adapters
 from worker.calls.prompt import prepare
 from worker.choices import ChoiceId, Choices
@@ -45,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 MAX_LOST_WORKERS = 2
 """A job that took this many workers down, or broke the model this often, is not tried again."""
-MAX_EARLY_CANCELS = 1000
-"""Cancels that are remembered, of jobs that come after them or have ended before."""
 NO_MEMORY = (
     "The request needs more memory than the server's device has, even alone: "
     "shorten the conversation, send fewer or smaller media, or lower max_tokens."
@@ -160,7 +157,8 @@ class ChatTask:
         self._ended.set()
 
     async def _answer(self) -> None:
-        replay = await read_replay(self._redis, self.job)  # first of all: an error is numbered after what was said
+        # First of all: an error is numbered after what was said.
+        replay = await read_replay(self._redis, self.job, has_log=self._claim.has_log)
         self._outbox.last_seq, self._has_started = replay.progress.last_seq, replay.has_started
         if replay.has_ended:
             return self._drop()
@@ -308,43 +306,3 @@ def _as_tuned(messages: tuple[Message, ...], system: str | None) -> tuple[Messag
     if system is None or messages[0].role is Role.SYSTEM:
         return messages
     return (Message(Role.SYSTEM, (TextPart(system),)), *messages)
-
-
-class Tasks:
-    """The jobs this worker holds, by id: where engine steps, cancels and lost leases find them."""
-
-    def __init__(self) -> None:
-        self._tasks: dict[str, ChatTask] = {}
-        self._left: deque[JobId] = deque(maxlen=MAX_EARLY_CANCELS)
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def add(self, task: ChatTask) -> None:
-        """Take a job in."""
-        self._tasks[task.job.id] = task
-        if task.job.id in self._left:
-            task.cancel()
-
-    def remove(self, task: ChatTask) -> None:
-        """Forget a job that ended."""
-        if self._tasks.get(task.job.id) is task:  # and not a later attempt's
-            del self._tasks[task.job.id]
-
-    def deliver(self, outputs: list[StepOutput], step: Step) -> None:
-        """Hand each output of an engine step to its job."""
-        for output in outputs:
-            if (task := self._tasks.get(ChoiceId.parse(output.sequence_id).job_id)) is not None:
-                task.deliver(output, step)
-
-    def cancel(self, job_id: JobId) -> None:
-        """Stop a job whose client left, even if it was claimed so lately that it comes after this."""
-        if (task := self._tasks.get(job_id)) is not None:
-            task.cancel()
-        else:
-            self._left.append(job_id)
-
-    def fence(self, job_id: JobId) -> None:
-        """Drop a job that somebody else holds."""
-        if (task := self._tasks.get(job_id)) is not None:
-            task.fence()

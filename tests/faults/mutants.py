@@ -54,7 +54,7 @@ MUTANTS = (
     ),
     Mutant(
         "early cancel",
-        "worker/task.py",
+        "worker/tasks.py",
         "            self._left.append(job_id)",
         "            pass",
         "tests/worker/test_jobs.py::test_cancel_that_comes_before_its_job_stops_it",

@@ -104,13 +104,22 @@ async def test_job_that_broke_a_worker_counts_as_if_it_had_taken_it_down(redis):
 
 async def test_released_job_leaves_nothing_behind(redis):
     await queue_jobs(redis, "a")
-    await redis.set(keys.payload(JobId("a")), b"x")
+    await redis.mset({keys.payload(JobId("a")): b"x", keys.tries(JobId("a")): 1})
     holder = leases(redis, "w1")
     (claim,), _ = await holder.claim(1)
 
     await holder.release(claim)
 
     assert await redis.keys("*") == []
+
+
+async def test_claim_tells_whether_an_earlier_attempt_said_anything(redis):
+    await queue_jobs(redis, "silent", "told")
+    await redis.xadd(keys.log(JobId("told")), {"e": b"x"}, id="1-0")
+
+    claims, _ = await leases(redis, "w1").claim(2)
+
+    assert {claim.job_id: claim.has_log for claim in claims} == {"silent": False, "told": True}
 
 
 async def test_late_worker_can_neither_release_nor_hand_over(redis):
