@@ -14,6 +14,7 @@ from pathlib import Path
 from baton.bench.report import Report
 from baton.embedded import free_port
 from benchmarks.checkpoint import SHAPES, checkpoint
+from benchmarks.engine import REQUEST, limit
 from benchmarks.page import heading, table
 from benchmarks.stack import Stack, answers, bench, running, wait
 from benchmarks.venv import CACHE, venv
@@ -25,8 +26,7 @@ NUM_ROUNDS = 3
 """The machine has moods of its own: each server's median round counts."""
 LOAD = (
     *(f"--concurrency={CONCURRENCY}", f"--num_requests={NUM_REQUESTS}", "--num_warmups=2"),
-    *("--images=1", "--image_size=120x90", "--prompt_words=16", f"--answer_tokens={ANSWER_TOKENS}"),
-    '--extra_body={"temperature": 0}',
+    *(*REQUEST, f"--answer_tokens={ANSWER_TOKENS}"),
 )
 TORCH = "torch==2.13.0"
 GOALS = "at least 3 times the better peer's tokens/s, at most half its median TTFT"
@@ -133,6 +133,8 @@ def rows() -> Iterator[tuple[object, ...]]:
                     f"{rounds.ttft_ms:,.0f} ms",
                     f"{rounds.cores:.0%}",
                 )
+        most = limit(directory, CONCURRENCY, ANSWER_TOKENS)
+        yield shape.name, "Baton's engine with nothing around it", f"{most:,.0f}", "", ""
         ours, *theirs = (rounds for rounds in measured.values() if isinstance(rounds, Rounds))
         if theirs:
             faster = ours.tokens_per_s / max(peer.tokens_per_s for peer in theirs)

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import httpx2
 import msgspec
+import psutil
 import redis
 
 from baton.bench.report import Report
@@ -84,6 +85,13 @@ def wait(is_so: Callable[[], bool], *processes: subprocess.Popen[bytes]) -> None
         if time.monotonic() > deadline:
             raise RuntimeError(f"not ready within {START_TIMEOUT_S:g} s")
         time.sleep(0.1)
+
+
+def processor_s(process: subprocess.Popen[bytes]) -> float:
+    """Return the processor time that a process and its children have taken so far."""
+    parent = psutil.Process(process.pid)
+    times = [each.cpu_times() for each in (parent, *parent.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
 
 
 def answers(url: str) -> bool:
