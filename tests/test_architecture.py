@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -59,17 +60,22 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (module, name) of every import, wherever in the file it stands."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from ((node.module or "", alias.name) for alias in node.names)
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """All of a module's syntax tree, which many rules look at."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[str, str], ...]:
+    """(module, name) of every import, wherever in the file it stands."""
+    whole = [(alias.name, "") for node in nodes(path) if isinstance(node, ast.Import) for alias in node.names]
+    parts = [node for node in nodes(path) if isinstance(node, ast.ImportFrom)]
+    return (*whole, *((node.module or "", alias.name) for node in parts for alias in node.names))
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -95,7 +101,7 @@ def test_nothing_is_pickled_and_no_code_comes_from_a_checkpoint() -> None:
         if module in {"pickle", "dill", "cloudpickle", "marshal"} and name != "UnpicklingError"
     ]
     for path in MODULES:
-        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+        for call in (node for node in nodes(path) if isinstance(node, ast.Call)):
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
             if given.get("trust_remote_code", "False") != "False":
                 wrong.append(f"{name_of(path)}:{call.lineno} trusts a checkpoint's code")
