@@ -29,6 +29,10 @@ class CountingPrefill:
         return len(self.runner.rows[self.row])
 
     @property
+    def rest(self):
+        return len(self.tokens) - self.num_tokens if self.runner.gathers else 0
+
+    @property
     def is_complete(self):
         return self.num_tokens == len(self.tokens) and not self.is_poisoned
 
@@ -43,7 +47,10 @@ class CountingPrefill:
 
 
 class CountingRunner:
+    """With `gathers` it reads prompts together that end within a step."""
+
     adapters = None
+    gathers = False
     media_stats = MediaStats()
     overlaps = False
 
@@ -51,6 +58,7 @@ class CountingRunner:
         self.rows = [[] for _ in range(num_rows)]
         self.batch_sizes = []
         self.reads = []
+        self.groups = []
         self.fails_once: Exception | None = None
         self.room = {"prefill": num_rows, "decode": num_rows}
         self.too_large = {}
@@ -60,6 +68,14 @@ class CountingRunner:
 
     def prefill(self, sequence, row, num_cached):
         return CountingPrefill(self, sequence, row, num_cached)
+
+    def read(self, prefills):
+        assert [prefill.row for prefill in prefills] == [*range(prefills[0].row, prefills[-1].row + 1)]
+        self.groups.append([prefill.rest for prefill in prefills])
+        if any(prefill.is_poisoned for prefill in prefills):
+            raise RuntimeError("a prompt breaks the model")
+        for prefill in prefills:
+            prefill.advance(prefill.rest)
 
     def launch(self, sequences, before):
         flying = dict(zip(before.sequences, before.tokens, strict=True)) if before else {}

@@ -12,7 +12,7 @@ import torch
 from transformers.generation import BaseStreamer, LogitsProcessor, LogitsProcessorList
 
 from worker.engine.flight import Flight, Landed
-from worker.engine.runner import MediaRoom, MediaStats
+from worker.engine.runner import MediaRoom, MediaStats, Prefill
 from worker.engine.sampler import Sampler
 from worker.engine.sequence import Sequence
 from worker.engine.token import Token
@@ -43,6 +43,9 @@ class AloneRunner:
         self.end()
         self._generation = _Generation(lambda generation: self._generate(sequence, generation))
         return _Beginning()
+
+    def read(self, prefills: list[Prefill]) -> None:
+        """Nothing is left when a prefill has begun."""
 
     def launch(self, sequences: list[Sequence], before: Flight | None) -> Landed:
         """Fetch the next token of the only sequence."""
@@ -101,6 +104,7 @@ class _Beginning:
     """`generate()` reads the prompt with its first token; implements `Prefill`."""
 
     num_tokens = 0
+    rest = 0
     is_complete = True
 
     def advance(self, budget: int) -> int:

@@ -18,6 +18,7 @@ from transformers.cache_utils import (
 
 from worker.engine.pool import Allocate, zeros
 from worker.engine.recurrent import StateSlots
+from worker.engine.upload import upload
 
 SLIDING = "sliding_attention"
 ATTENTION = frozenset({"full_attention", SLIDING})
@@ -187,6 +188,23 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         indices = torch.arange(start, width, device=self._device)[None]
         self._tell(slice(row, row + 1), indices, width)
         return indices, None if start == 0 else self._masks(indices, width)
+
+    def extend_all(self, first: int, counts: list[int]) -> tuple[torch.Tensor, Mask]:
+        """Make room for so many more tokens in each of several rows, of which `first` is the first.
+
+        Returns indices, shape [rows, most], and masks as `step`. Behind a row's own tokens the indices are 0; what is
+        written for these is never seen.
+        """
+        rows = slice(first, first + len(counts))
+        starts = self._lengths[rows]
+        self._lengths[rows] = [start + count for start, count in zip(starts, counts, strict=True)]
+        numbers = upload([starts, counts], torch.long, self._device)[..., None]
+        columns = torch.arange(max(counts), device=self._device)
+        is_own = columns < numbers[1]
+        indices = torch.where(is_own, numbers[0] + columns, 0)
+        width = max(self._lengths[rows])
+        self._tell(rows, torch.where(is_own, indices, self.scratch), width)
+        return indices, self._masks(indices, width)
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first tokens of one row over another."""

@@ -41,6 +41,21 @@ class Call:
         self._axes = {name: axis for name, given in arguments.items() if (axis := self._axis(name, given)) is not None}
         self._arguments = arguments
 
+    @property
+    def axes(self) -> dict[str, int]:
+        """Which arguments of a chunk have a column a token, and in which dimension."""
+        return {"position_ids": 1} | self._axes
+
+    @property
+    def constants(self) -> dict[str, Any] | None:
+        """What is the same for every chunk, which calls of other prompts may share; None if they can't share a call.
+
+        They can if all that tells tokens apart has a column for each, and masks are the cache's business.
+        """
+        rest = {name: given for name, given in self._arguments.items() if name not in {*self._axes, "position_ids"}}
+        is_plain = self._shown is None and not any(_is_whole(mask) for mask in self._masks.values())
+        return rest if is_plain and not any(isinstance(given, torch.Tensor) for given in rest.values()) else None
+
     def chunk(self, start: int, end: int, indices: torch.Tensor, mask: Mask) -> dict[str, Any]:
         """Return the arguments for some of the tokens; `indices` and `mask` are used where none were recorded."""
         chunk = dict(self._arguments)
@@ -87,6 +102,24 @@ class Call:
         by_kind = {kind: cut.get(kind, own.get(kind)) for kind in self._masks}
         single: Mask = by_kind.get("", by_kind)
         return single
+
+
+def joined(chunks: list[dict[str, Any]], axes: dict[str, int]) -> dict[str, Any]:
+    """Return the arguments for chunks of several prompts, a row each; shorter ones end in zeros.
+
+    `axes` says which arguments have a column a token, and where; all others are the same, and the first one's.
+    """
+    return chunks[0] | {name: _stacked([chunk[name] for chunk in chunks], axis) for name, axis in axes.items()}
+
+
+def _stacked(rows: list[torch.Tensor], axis: int) -> torch.Tensor:
+    """Return tensors of one row each as one; their rows lie in the axis before that of the tokens."""
+    shape = list(rows[0].shape)
+    shape[axis - 1], shape[axis] = len(rows), max(row.shape[axis] for row in rows)
+    stacked = rows[0].new_zeros(shape)
+    for index, row in enumerate(rows):
+        stacked.narrow(axis - 1, index, 1).narrow(axis, 0, row.shape[axis]).copy_(row)
+    return stacked
 
 
 def record(model: Any, decoder: Any, **inputs: Any) -> Call:

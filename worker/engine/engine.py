@@ -1,10 +1,11 @@
-"""One step of continuous batching: read on in one waiting prompt, decode every running sequence, retire what ended.
+"""One step of continuous batching: read on in the waiting prompts, decode every running sequence, retire what ended.
 
 A decode step is launched before the tokens of the one before it are known here, so that the device never waits for the
 host. A step that raises is made again with fewer rows, and without the one that is to blame.
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shared.events import FinishReason
@@ -107,9 +108,10 @@ class Engine:
 
     @property
     def running_ids(self) -> list[str]:
-        """The sequences that share the next step, with the one that is being read; may be read from another thread."""
-        reading = self._scheduler.reading
-        return [s.id for s in (*self._scheduler.running, *([reading.sequence] if reading else []))]
+        """The sequences that share the next step, with those that are being read; may be read from another thread."""
+        scheduler = self._scheduler
+        read = [*scheduler.aside, *([reading] if (reading := scheduler.reading) else [])]
+        return [s.id for s in (*scheduler.running, *(reading.sequence for reading in read))]
 
     def step(self) -> list[StepOutput]:
         """Read a bounded part of the waiting prompts, and advance every running sequence by one token.
@@ -124,24 +126,53 @@ class Engine:
                 outputs.append(_ending(sequence))
             else:
                 budget -= self._read(sequence, budget, outputs)
+        self._read_together()
         return outputs + self._decode()
 
     def _next_to_read(self) -> Sequence | None:
-        reading = self._scheduler.reading
-        return self._scheduler.next_in_line() if reading is None else reading.sequence
+        if (reading := self._scheduler.reading) is not None:
+            return reading.sequence
+        sequence = self._scheduler.next_in_line()
+        if sequence is not None and self._scheduler.would_share(sequence):
+            self._read_together()
+        return sequence
 
     def _read(self, sequence: Sequence, budget: int, outputs: list[StepOutput]) -> int:
-        """Read on in a prompt; return how many tokens' worth it was."""
+        """Read on in a prompt, or put its end off until others' are read; return how many tokens' worth it was."""
         try:
             reading = self._scheduler.reading or self._admit(sequence)
+            if 0 < reading.prefill.rest <= budget and self._scheduler.may_gather:
+                self._scheduler.set_aside()
+                return reading.prefill.rest + 1  # its last token is decoded in this step
             num_read = 0 if reading.prefill.is_complete else self._read_on(reading, budget)
         except Exception as error:  # one request's features must not end the others
             logger.exception("prefill failed for %s", sequence.id)
             outputs += self._postpone(sequence, error)
             return 0
         if reading.prefill.is_complete:
+            self._scheduler.set_aside()
+            self._read_together()
+        return num_read + reading.prefill.is_complete
+
+    def _read_together(self) -> None:
+        """Read the ends of the prompts that were set aside, and let all run; if that breaks, each is read alone."""
+        aside = self._scheduler.aside
+        try:
+            for group in _groups(aside, self._max_num_batched_tokens):
+                self._read_group(group)
+        except Exception as error:  # one request's features must not end the others
+            logger.exception("prompts can't be read together")
+            _check_device(error, [reading.sequence for reading in aside])
+            self._scheduler.part()
+        else:
             self._scheduler.start()
-        return num_read + reading.prefill.is_complete  # its last token is decoded in this step
+
+    def _read_group(self, group: list[Reading]) -> None:
+        num_tokens = sum(reading.prefill.rest for reading in group)
+        self._runner.read([reading.prefill for reading in group])
+        self.num_just_read += num_tokens
+        for reading in group:
+            reading.sequence.num_chunks += 1
 
     def _read_on(self, reading: Reading, budget: int) -> int:
         num_tokens = reading.prefill.num_tokens
@@ -238,8 +269,8 @@ class Engine:
     def _postpone(self, sequence: Sequence, error: Exception) -> list[StepOutput]:
         """Let it wait until there is more memory, if others hold some; give it up otherwise."""
         _check_device(error, [sequence])
-        if is_out_of_memory(error) and (num_running := len(self._scheduler.running)):
-            self._scheduler.wait_for_room(sequence, num_running)
+        if is_out_of_memory(error) and (num_others := self._scheduler.num_seated):
+            self._scheduler.wait_for_room(sequence, num_others)
             return []
         return self._give_up(sequence, error)
 
@@ -249,6 +280,19 @@ class Engine:
         if failure is Failure.BROKE:  # it, and not their number, was what broke the step
             self._scheduler.relax()
         return [StepOutput(sequence.id, failure=failure)]
+
+
+def _groups(aside: list[Reading], max_num_tokens: int) -> Iterator[list[Reading]]:
+    """Yield those that still have an end to read, neighbours by neighbours, which all take as much as the longest."""
+    group: list[Reading] = []
+    for reading in (reading for reading in aside if reading.prefill.rest):
+        longest = max(other.prefill.rest for other in (*group, reading))
+        if group and (len(group) + 1) * longest > max_num_tokens:
+            yield group
+            group = []
+        group.append(reading)
+    if group:
+        yield group
 
 
 def _ending(sequence: Sequence) -> StepOutput:

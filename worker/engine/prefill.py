@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from worker.engine.adapters import AdapterSlots
-from worker.engine.cache import SlotCache, new_cache
-from worker.engine.call import Call, record
+from worker.engine.cache import Mask, SlotCache, new_cache
+from worker.engine.call import Call, joined, record
 from worker.engine.encoder import Encoded, Encoder
 from worker.engine.prompt import Piece
 from worker.engine.sequence import Sequence
@@ -55,6 +55,11 @@ class ChunkedPrefill:
     def is_complete(self) -> bool:
         """Whether everything but the last token lies in the row, and its positions are known."""
         return self._call is not None and self.num_tokens == self._num_wanted
+
+    @property
+    def rest(self) -> int:
+        """All that is left, once everything is encoded."""
+        return 0 if self._call is None or self._call.constants is None else self._num_wanted - self.num_tokens
 
     @torch.inference_mode()
     def advance(self, budget: int) -> int:
@@ -119,11 +124,41 @@ class ChunkedPrefill:
         cache.truncate(self._row, self.num_tokens)  # the last token is fed by a decode step, seen before or not
         return end - start
 
+    @property
+    def terms(self) -> tuple[Any, Any]:
+        """What prompts have to agree on to be read by one call: whatever has no column a token, and what has one."""
+        assert self._call is not None
+        return self._call.constants, self._call.axes
+
+    @staticmethod
+    @torch.inference_mode()
+    def finish(prefills: "list[ChunkedPrefill]") -> None:
+        """Read the rest of prompts that agree, in neighbouring rows, by one call of the language model."""
+        if len(prefills) == 1:  # needs no mask, and no room but its own
+            prefills[0].advance(prefills[0].rest)
+            return
+        first, counts = prefills[0], [prefill.rest for prefill in prefills]
+        reader = first._reader
+        reader.adapters.select([prefill._sequence.adapter for prefill in prefills])
+        indices, mask = reader.cache.extend_all(first._row, counts)
+        chunks = [
+            prefill._part(count, row[None, :count], mask)
+            for prefill, count, row in zip(prefills, counts, indices, strict=True)
+        ]
+        reader.decoder(**joined(chunks, first.terms[1]), past_key_values=reader.cache)
+        for prefill, count in zip(prefills, counts, strict=True):
+            prefill.num_tokens += count
+
+    def _part(self, count: int, indices: torch.Tensor, mask: Mask) -> dict[str, Any]:
+        assert self._call is not None
+        return self._call.chunk(self.num_tokens, self.num_tokens + count, indices, mask)
+
 
 class WholePrefill:
     """Reads everything in one forward of the model; implements `Prefill`."""
 
     num_tokens = 0
+    rest = 0
     is_complete = False
 
     def __init__(self, reader: Reader, sequence: Sequence, row: int) -> None:

@@ -50,7 +50,7 @@ class Content:
 
 
 class Rows:
-    """Rows 0 to n-1 run; created with the engine, which tells it what becomes of each row."""
+    """Rows 0 to n-1 run or are about to; created with the engine, which tells it what becomes of each row."""
 
     def __init__(self, mover: Mover, num_rows: int) -> None:
         self._mover = mover

@@ -38,6 +38,11 @@ class Prefill(Protocol):
     """Tokens that lie in the row."""
 
     @property
+    def rest(self) -> int:
+        """How many tokens are left that can be read beside other prompts'; 0 while anything else comes first."""
+        ...
+
+    @property
     def is_complete(self) -> bool:
         """Whether everything but the last token lies in the row."""
         ...
@@ -79,6 +84,10 @@ class Runner(Protocol):
 
     def prefill(self, sequence: Sequence, row: int, num_cached: int) -> Prefill:
         """Begin to read the sequence's tokens but the last one into a row, which holds the first of them already."""
+        ...
+
+    def read(self, prefills: list[Prefill]) -> None:
+        """Read what is left of prompts that lie in neighbouring rows, in their order, at once."""
         ...
 
     @property

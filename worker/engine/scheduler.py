@@ -1,7 +1,7 @@
-"""Who runs: a line of waiting sequences, the one whose prompt is being read, and a dense list of running ones."""
+"""Who runs: a line of waiting sequences, those whose prompts are being read, and a dense list of running ones."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from itertools import count
 
@@ -20,13 +20,20 @@ class Reading:
     sequence: Sequence
     row: int
     prefill: Prefill
+    content: Content | None
+    """What lies in the row at the end; None if nothing of it may be used again."""
+
+    @property
+    def known(self) -> Content | None:
+        """What of that lies there already."""
+        return None if self.content is None else self.content.first(self.prefill.num_tokens)
 
 
 class Scheduler:
     """Lower priority numbers first, then first come, first served, into a fixed number of rows.
 
-    The running sequences always fill rows 0 to n-1, so that the cache can be used as a view. One prompt is read at a
-    time: whoever shares it finds it whole.
+    The running sequences always fill rows 0 to n-1, so that the cache can be used as a view. Behind them lie those
+    whose prompts' ends are read together, within one step; nobody finds anything of these before.
     """
 
     def __init__(self, runner: Runner, max_num_seqs: int, *, reuses: bool) -> None:
@@ -38,13 +45,21 @@ class Scheduler:
         self._fronts = count(-1, -1)
         self._max_num_seqs = self._room = max_num_seqs
         self._is_on_trial = False
+        self._loners: set[Sequence] = set()
         self.reading: Reading | None = None
+        self.aside: list[Reading] = []
+        """Those that wait to be read together, or with others that do; none between two steps."""
         self.running: list[Sequence] = []
 
     @property
     def num_waiting(self) -> int:
         """Sequences that no row was free for yet."""
         return len(self._line)
+
+    @property
+    def num_seated(self) -> int:
+        """Sequences that run, or do so once their prompts' ends are read."""
+        return self._rows.num_running
 
     @property
     def has_work(self) -> bool:
@@ -57,26 +72,58 @@ class Scheduler:
 
     def next_in_line(self) -> Sequence | None:
         """Take the next sequence, if a row is free for it."""
-        is_free = self._rows.has_room and len(self.running) < (1 if self._is_on_trial else self._room)
+        is_free = self._rows.has_room and self.num_seated < (1 if self._is_on_trial else self._room)
         return heappop(self._line)[2] if self._line and is_free else None
 
     def admit(self, sequence: Sequence) -> Reading:
         """Give a sequence a row, with as much in it as any row has of its tokens."""
-        row = self._rows.num_running
-        num_cached = self._rows.admit(self._content(sequence, sequence.num_tokens - 1))
+        row, content = self._rows.num_running, self._content(sequence, sequence.num_tokens - 1)
+        num_cached = self._rows.admit(content)
         sequence.num_cached_tokens = min(num_cached, len(sequence.prompt.token_ids))
-        self.reading = Reading(sequence, row, self._runner.prefill(sequence, row, num_cached))
+        self.reading = Reading(sequence, row, self._runner.prefill(sequence, row, num_cached), content)
         return self.reading
 
-    def start(self) -> None:
-        """Let the sequence run whose prompt has been read."""
+    @property
+    def may_gather(self) -> bool:
+        """Whether the end of the prompt may be read with others': unless that broke, or its row isn't the next one."""
+        reading = self.reading
+        return reading is not None and reading.row == self._rows.num_running and reading.sequence not in self._loners
+
+    def set_aside(self) -> None:
+        """Go on to the next prompt; this one was read, or its end is read with others'."""
         assert self.reading is not None
-        sequence, row = self.reading.sequence, self.reading.row
-        self._rows.keep(row, self._content(sequence, sequence.num_tokens - 1))
-        self._rows.start(row)
+        row = self._rows.num_running
+        self._rows.start(self.reading.row)
+        self.aside.append(replace(self.reading, row=row))
         self.reading = None
-        sequence.status = SequenceStatus.RUNNING
-        self.running.append(sequence)
+
+    def start(self) -> None:
+        """Let the sequences run that were set aside, whose prompts have all been read."""
+        for reading in self.aside:
+            self._rows.keep(reading.row, reading.content)
+            reading.sequence.status = SequenceStatus.RUNNING
+            self.running.append(reading.sequence)
+            self._loners.discard(reading.sequence)
+        self.aside = []
+
+    def part(self) -> None:
+        """Put those that were set aside back to the front of the line, to be read alone; what was read stays."""
+        if self.reading is not None:  # its row lies behind theirs
+            self._rows.keep(self.reading.row, self.reading.known)
+            heappush(self._line, (FIRST, next(self._fronts), self.reading.sequence))
+            self.reading = None
+        for reading in reversed(self.aside):
+            self._rows.end(reading.row, reading.known)
+            heappush(self._line, (FIRST, next(self._fronts), reading.sequence))
+            self._loners.add(reading.sequence)
+        self.aside = []
+
+    def would_share(self, sequence: Sequence) -> bool:
+        """Whether at least half of its tokens lie in the rows of those aside, once these are read."""
+        if not self.aside or (wanted := self._content(sequence, sequence.num_tokens - 1)) is None:
+            return False
+        contents = (reading.content for reading in self.aside)
+        return any(2 * content.shared(wanted) >= len(wanted) for content in contents if content is not None)
 
     def seat(self, late: set[int]) -> list[Sequence]:
         """Bring the running sequences in late rows behind all others, and return those others."""
@@ -99,9 +146,9 @@ class Scheduler:
         With each that leaves, one more may run, up to the number of rows.
         """
         self._room = min(self._room + 1, self._max_num_seqs)
+        self._loners.discard(sequence)
         if self.reading is not None and sequence is self.reading.sequence:
-            read = self.reading.prefill.num_tokens
-            self._rows.keep(self.reading.row, self._content(sequence, read) if is_sound else None)
+            self._rows.keep(self.reading.row, self.reading.known if is_sound else None)
             self.reading = None
         elif sequence in self.running:
             row, last = self.running.index(sequence), self.running.pop()

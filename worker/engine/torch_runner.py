@@ -5,6 +5,7 @@ It knows no family: what is special about one stays in its model's own forward.
 
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class TorchFlight:
 
 
 class TorchRunner:
-    """Reads one sequence at a time and decodes all of them together; implements `Runner`.
+    """Reads sequences one by one, or their ends together, and decodes all of them together; implements `Runner`.
 
     Created once the model is loaded, by whoever knows that its pools fit beside it. With a `capture` it decodes
     in steps of few shapes, which are recorded, where the model allows it.
@@ -104,6 +105,12 @@ class TorchRunner:
         if self._reads_whole:
             return WholePrefill(self._reader, sequence, row)
         return ChunkedPrefill(self._reader, sequence, row, num_cached)
+
+    def read(self, prefills: list[Prefill]) -> None:
+        """Read what is left of prompts in neighbouring rows, by one call of the language model where they agree."""
+        chunked = [prefill for prefill in prefills if isinstance(prefill, ChunkedPrefill)]
+        for _, agreeing in groupby(chunked, key=lambda prefill: prefill.terms):
+            ChunkedPrefill.finish(list(agreeing))
 
     @torch.inference_mode()
     def launch(self, sequences: list[Sequence], before: Flight | None) -> TorchFlight:

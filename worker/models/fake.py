@@ -10,7 +10,7 @@ from shared.errors import InvalidRequest
 from shared.job import AS_TRAINED, MediaPart, Message, ProcessorParams, SamplingParams, TextPart
 from worker.engine.flight import Flight, Landed
 from worker.engine.prompt import Prompt
-from worker.engine.runner import MediaStats
+from worker.engine.runner import MediaStats, Prefill
 from worker.engine.sequence import Sequence
 from worker.engine.token import Token
 from worker.models.family import ModelFacts, RawPrompt
@@ -67,6 +67,9 @@ class FakeRunner:
         """Begin to read."""
         return FakePrefill(len(sequence.prompt.token_ids), max(self._ttft_s - self._itl_s, 0))
 
+    def read(self, prefills: list[Prefill]) -> None:
+        """Nothing is ever left."""
+
     def launch(self, sequences: list[Sequence], before: Flight | None) -> Landed:
         """Wait once for all rows, and say each one's next word."""
         time.sleep(self._itl_s)
@@ -95,6 +98,8 @@ class FakeRunner:
 
 class FakePrefill:
     """Reads in one go, for as long as the step that says the first word leaves of the time to it."""
+
+    rest = 0
 
     def __init__(self, num_tokens: int, duration_s: float) -> None:
         self._num_wanted = num_tokens

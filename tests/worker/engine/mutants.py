@@ -6,6 +6,7 @@ REUSE = "tests/worker/engine/test_reuse.py::"
 SCHEDULER = "tests/worker/engine/test_scheduler.py::"
 SAMPLER = "tests/worker/engine/test_sampler.py::"
 RUNNER = "tests/worker/engine/test_torch_runner.py::"
+GENERIC = "tests/worker/models/test_generic.py::"
 LORA = "tests/worker/models/test_lora.py::"
 GRAPHS = "tests/worker/engine/test_graphs.py::"
 WAITING = "tests/worker/engine/test_waiting.py::"
@@ -51,6 +52,27 @@ MUTANTS = (
         'f"{name} {feature.dtype} {[*feature.shape]}".encode()',
         "b''",
         REUSE + "test_media_of_the_same_bytes_in_another_shape_are_others",
+    ),
+    Mutant(
+        "shorter prompts of a group end where nobody looks",
+        "worker/engine/cache.py",
+        "torch.where(is_own, indices, self.scratch)",
+        "indices",
+        GENERIC + "test_rows_of_a_mixed_batch_say_what_generate_says_of_each[llava]",
+    ),
+    Mutant(
+        "each prompt of a group takes its own adapter",
+        "worker/engine/prefill.py",
+        "select([prefill._sequence.adapter for prefill in prefills])",
+        "select([prefills[0]._sequence.adapter])",
+        LORA + "test_eight_rows_of_base_and_adapters_answer_as_alone_and_as_the_authors_code",
+    ),
+    Mutant(
+        "a prompt that begins as another waits for it",
+        "worker/engine/engine.py",
+        "if sequence is not None and self._scheduler.would_share(sequence):",
+        "if False:",
+        SCHEDULER + "test_prompt_that_begins_as_one_set_aside_waits_and_finds_it",
     ),
     Mutant(
         "adapters tell tokens apart",

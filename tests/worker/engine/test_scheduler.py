@@ -19,6 +19,13 @@ def overlaps(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture(params=[False, True], ids=["one by one", "together"], autouse=True)
+def gathers(request, monkeypatch):
+    """Each test with prompts read one after the other, and with those that end within a step read together."""
+    monkeypatch.setattr(CountingRunner, "gathers", request.param)
+    return request.param
+
+
 def sequence(name, tokens, max_tokens=3, **given):
     return Sequence(name, Prompt(token_ids=tuple(tokens), tokenizer=Numbers()), SamplingParams(), max_tokens, **given)
 
@@ -55,6 +62,59 @@ def test_short_prompts_share_a_step_within_its_budget():
 
     assert runner.batch_sizes == [2]  # and a third one as far as the budget goes
     assert sum(runner.reads) <= 16
+
+
+def distinct(*lengths):
+    return [sequence(f"{index}", range(100 * index, 100 * index + n + 1)) for index, n in enumerate(lengths)]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "groups"),
+    [
+        ([5, 5, 5, 5], [[5, 5, 5, 5]]),
+        ([5, 20, 5], [[5, 20], [5]]),  # each takes as much as the longest
+        ([5, 40, 5], [[5]]),  # the rest of the long one and the one behind it come in the next step
+    ],
+)
+def test_prompts_that_end_within_a_step_are_read_together(monkeypatch, lengths, groups):
+    monkeypatch.setattr(CountingRunner, "gathers", True)
+    engine = Engine(runner := CountingRunner(), max_num_seqs=8, max_num_batched_tokens=40)
+    for each in distinct(*lengths):
+        engine.add(each)
+
+    engine.step()
+
+    assert runner.groups == groups
+    assert engine.num_just_read == min(sum(lengths), 39)
+
+
+def test_prompt_that_breaks_a_group_breaks_alone(monkeypatch):
+    monkeypatch.setattr(CountingRunner, "gathers", True)
+    engine = Engine(runner := CountingRunner(), max_num_seqs=8)
+    others, poison = distinct(5, 6, 7), sequence("poison", range(900, 906))
+    for each in (*others[:2], poison, *others[2:]):
+        engine.add(each)
+
+    ends = {output.sequence_id: output for output in finish(engine) if output.is_last}
+
+    assert runner.groups == [[5, 6, 5, 7]]
+    assert ends.pop("poison").failure is not None
+    assert {name: end.finish_reason for name, end in ends.items()} == dict.fromkeys("012", FinishReason.LENGTH)
+    assert [each.token_ids for each in others] == [[6, 7, 8], [7, 8, 9], [8, 9, 10]]
+
+
+def test_prompt_that_begins_as_one_set_aside_waits_and_finds_it(monkeypatch):
+    monkeypatch.setattr(CountingRunner, "gathers", True)
+    engine = Engine(runner := CountingRunner(), max_num_seqs=8)
+    prompts = [range(50), range(100, 150), [*range(30), *range(200, 220)]]
+    asked = [sequence(f"{index}", tokens) for index, tokens in enumerate(prompts)]
+    for each in asked:
+        engine.add(each)
+
+    engine.step()
+
+    assert runner.groups == [[49, 49], [19]]
+    assert asked[2].num_cached_tokens == 30
 
 
 def test_lower_priority_number_goes_first_and_equals_in_the_order_they_came():
