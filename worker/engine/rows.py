@@ -76,6 +76,10 @@ class Rows:
         self.keep(row, wanted.first(length) if wanted is not None else None)
         return length
 
+    def num_shared(self, wanted: Content) -> int:
+        """Return how many tokens of these the row has that begins with most of them."""
+        return max(0 if content is None else content.shared(wanted) for content in self._contents)
+
     def keep(self, row: int, content: Content | None) -> None:
         """Note what lies in a row now; None if nothing that may be used again."""
         self._contents[row] = content

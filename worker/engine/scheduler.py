@@ -119,11 +119,13 @@ class Scheduler:
         self.aside = []
 
     def would_share(self, sequence: Sequence) -> bool:
-        """Whether at least half of its tokens lie in the rows of those aside, once these are read."""
+        """Whether those aside, once they are read, spare it half of what it would have to read now, or more."""
         if not self.aside or (wanted := self._content(sequence, sequence.num_tokens - 1)) is None:
             return False
+        num_found = self._rows.num_shared(wanted)
         contents = (reading.content for reading in self.aside)
-        return any(2 * content.shared(wanted) >= len(wanted) for content in contents if content is not None)
+        num_then = max(0 if content is None else content.shared(wanted) for content in contents)
+        return num_then > num_found and 2 * (num_then - num_found) >= len(wanted) - num_found
 
     def seat(self, late: set[int]) -> list[Sequence]:
         """Bring the running sequences in late rows behind all others, and return those others."""

@@ -117,6 +117,19 @@ def test_prompt_that_begins_as_one_set_aside_waits_and_finds_it(monkeypatch):
     assert asked[2].num_cached_tokens == 30
 
 
+def test_prompts_that_share_what_is_there_already_wait_for_nobody(monkeypatch):
+    monkeypatch.setattr(CountingRunner, "gathers", True)
+    engine = Engine(runner := CountingRunner(), max_num_seqs=8)
+    asked = [sequence(f"{index}", [*range(50), *range(100 * index, 100 * index + 10)]) for index in range(1, 5)]
+    for each in asked:
+        engine.add(each)
+
+    engine.step()
+
+    assert runner.groups == [[59], [9, 9, 9]]
+    assert [each.num_cached_tokens for each in asked] == [0, 50, 50, 50]
+
+
 def test_lower_priority_number_goes_first_and_equals_in_the_order_they_came():
     engine = Engine(CountingRunner(), max_num_seqs=1)
     for name, priority in (("a", 0), ("b", 0), ("urgent", -5), ("c", 0), ("idle", 1), ("urgent too", -5)):
