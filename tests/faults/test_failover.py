@@ -16,6 +16,8 @@ DEFAULT_LEASE_S = 3.0
 GOAL_S = 5.0
 ROUNDS_THAT_MEASURE = 20
 """Fewer, on a machine busy with a suite, say nothing of a time."""
+SPARE_ROUNDS = 3
+"""Played if no stream had a pause: on a busy machine a blow may come after the last answer's end."""
 STREAMS = [replace(question, is_streamed=True, max_tokens=150, stop=None) for question in mixed_load()]
 
 
@@ -27,10 +29,10 @@ async def stage():
             yield opened
 
 
-@pytest.mark.timeout(1800)  # also if no answer ever had a pause
+@pytest.mark.timeout(1800)
 async def test_stream_goes_on_within_seconds_after_its_worker_was_killed(stage, num_rounds, figures):
     num_played, pauses_s = 0, []
-    while num_played < num_rounds or not pauses_s:  # on a busy machine a blow may come after the last answer's end
+    while num_played < num_rounds or (not pauses_s and num_played < num_rounds + SPARE_ROUNDS):
         await stage.play(is_killed, random.Random(f"failover {num_played}"), STREAMS)
         num_played += 1
         # the streams of the other workers have no pause
@@ -38,6 +40,7 @@ async def test_stream_goes_on_within_seconds_after_its_worker_was_killed(stage, 
     stage.tally.pauses_s = pauses_s
 
     figures.add("a worker with a lease of 3 s is killed", num_played, stage)
+    assert pauses_s
     assert num_rounds < ROUNDS_THAT_MEASURE or percentile(pauses_s, 0.95) <= GOAL_S
 
 

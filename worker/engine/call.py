@@ -40,21 +40,13 @@ class Call:
         self._deepstack = arguments.pop("deepstack_visual_embeds", None)  # a layer's [shown tokens, hidden] each
         self._axes = {name: axis for name, given in arguments.items() if (axis := self._axis(name, given)) is not None}
         self._arguments = arguments
+        self.constants = self._constants()
+        """What is the same for every chunk, which calls of other prompts may share; None if they can't share a call."""
 
     @property
     def axes(self) -> dict[str, int]:
         """Which arguments of a chunk have a column a token, and in which dimension."""
         return {"position_ids": 1} | self._axes
-
-    @property
-    def constants(self) -> dict[str, Any] | None:
-        """What is the same for every chunk, which calls of other prompts may share; None if they can't share a call.
-
-        They can if all that tells tokens apart has a column for each, and masks are the cache's business.
-        """
-        rest = {name: given for name, given in self._arguments.items() if name not in {*self._axes, "position_ids"}}
-        is_plain = self._shown is None and not any(_is_whole(mask) for mask in self._masks.values())
-        return rest if is_plain and not any(isinstance(given, torch.Tensor) for given in rest.values()) else None
 
     def chunk(self, start: int, end: int, indices: torch.Tensor, mask: Mask) -> dict[str, Any]:
         """Return the arguments for some of the tokens; `indices` and `mask` are used where none were recorded."""
@@ -76,6 +68,12 @@ class Call:
     def is_cut(self, place: int) -> bool:
         """Whether no token before the place sees one behind it."""
         return bool(self._cuts[place])
+
+    def _constants(self) -> dict[str, Any] | None:
+        """Return them if all that tells tokens apart has a column for each, and masks are the cache's business."""
+        rest = {name: given for name, given in self._arguments.items() if name not in self.axes}
+        is_plain = self._shown is None and not any(_is_whole(mask) for mask in self._masks.values())
+        return rest if is_plain and not any(isinstance(given, torch.Tensor) for given in rest.values()) else None
 
     def _axis(self, name: str, given: Any) -> int | None:
         if not isinstance(given, torch.Tensor) or given.ndim < 2:

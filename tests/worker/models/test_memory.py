@@ -47,10 +47,11 @@ def test_context_is_the_models_own_where_it_fits():
 
 
 def test_context_is_cut_to_what_fits_and_the_operator_is_told(small_device):
-    runner, words = start(trained=10**6, max_num_seqs=64, max_decoded_bytes=10**6)
+    # A request so large that what other tests left in the heap, where it may lie for nothing, hardly counts.
+    runner, words = start(trained=10**6, max_num_seqs=64, max_decoded_bytes=10**7)
 
     most = 200 * MIB * 0.9 / (64 * 768)  # if the largest request took nothing
-    assert 2048 <= runner.max_model_len < most  # by how much depends on what memory the process holds already
+    assert 2048 <= runner.max_model_len < most * 0.9
     assert any(f"cut from 1000000 to {runner.max_model_len} tokens" in said for said in words)
 
 
