@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from transformers import GenerationConfig
 from benchmarks.ceiling import bytes_per_s, products_per_s, settle, time_s
 from benchmarks.internvl2 import FULL, TINY, Size, ask, build_language, build_network
 from benchmarks.page import heading, table
-from worker.engine.capture import Capture, CudaCapture, rerun
+from worker.engine.capture import CudaCapture, rerun
 from worker.engine.engine import Engine
+from worker.engine.forward import Record
+from worker.engine.graphs import Graphs
 from worker.engine.torch_runner import TorchRunner
 from worker.models.device import Placement, choose_devices, choose_dtype
 
@@ -34,16 +37,16 @@ class Bench:
     bytes_per_s: float
     products_per_s: float
 
-    def capture(self) -> Capture:
+    def record(self) -> Record:
         """Return what records steps here."""
-        return CudaCapture(self.device) if self.device.type == "cuda" else rerun
+        return partial(Graphs, CudaCapture(self.device) if self.device.type == "cuda" else rerun)
 
     def runner(self, rows: int, *, has_graphs: bool, overlaps: bool) -> TorchRunner:
         """Return a runner with pools for so many rows, and for the longest prompt."""
         size = self.size
         width = max(size.prompt_length + size.num_steps + 4 * NUM_WARM_UPS, size.num_read_tokens)
-        capture = self.capture() if has_graphs else None
-        return TorchRunner(self.network, rows, width, capture=capture, overlaps=overlaps)
+        record = self.record() if has_graphs else None
+        return TorchRunner(self.network, rows, width, record=record, overlaps=overlaps)
 
     @property
     def read_weights(self) -> int:

@@ -48,7 +48,7 @@ class WorkerSettings(Settings):
         description="Share of the device's memory that may be in use; on a CPU by this worker alone.",
     )
     enable_prefix_caching: bool = Field(True, description="Read no prompt's beginning again that a row still holds.")
-    enforce_eager: bool = Field(False, description="Decode without CUDA graphs.")
+    enforce_eager: bool = Field(False, description="Decode without recorded steps (CUDA graphs, TorchScript).")
     media_cache_bytes: int = Field(2**28, ge=0, description="Memory for encoded media that may be asked for again.")
     lease_s: float = Field(3.0, gt=0, description="A worker silent for this long loses its jobs to another one.")
     step_timeout_s: float = Field(

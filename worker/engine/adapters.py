@@ -135,5 +135,5 @@ class _Layer:
         if (slots := self._selection.slots) is None:
             return None
         slots = slots.to(self._a.device)  # of layers on several devices
-        rows = arguments[0].reshape(len(slots), -1, arguments[0].shape[-1])
+        rows = arguments[0].reshape(slots.shape[0], -1, arguments[0].shape[-1])
         return output + (rows @ self._a[slots].mT @ self._b[slots].mT).view_as(output)

@@ -143,6 +143,13 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         self.scratch = width
         """The place in each row that no mask ever shows."""
 
+    @property
+    def pools(self) -> list[torch.Tensor]:
+        """The keys and values of all rows, layer by layer, as far as layers keep each token."""
+        return [
+            pool for layer in self.layers if isinstance(layer, AttentionSlots) for pool in (layer.keys, layer.values)
+        ]
+
     def truncate(self, row: int, length: int) -> None:
         """Forget what lies in a row behind the first `length` tokens; states can only be forgotten altogether."""
         self._lengths[row] = length
@@ -169,14 +176,15 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         self._lengths[:count] = [index + 1 for index in indices]
         return indices, [index + shift for index, shift in zip(indices, self._shifts[:count], strict=True)]
 
-    def step(self, places: torch.Tensor, indices: torch.Tensor, width: int) -> Mask:
+    def step(self, places: torch.Tensor, indices: torch.Tensor, columns: torch.Tensor) -> Mask:
         """Let the next forward write one token of each of the first rows at its place, both of shape [rows, 1].
 
-        Returns which keys each may see, those up to its index and before `width`, shape [rows, 1, 1, width], by kind of
-        layer where there are several. Nothing is asked of the host that the device would have to wait for.
+        Returns which of the `columns`, 0 to the width less one, each may see: those up to its index, shape
+        [rows, 1, 1, width], by kind of layer where there are several. Nothing is asked of the host that the device
+        would have to wait for, and no size but those of these tensors, so that a recording holds for any.
         """
-        self._tell(slice(0, len(places)), places, width)
-        return self._masks(indices, width)
+        self._tell(slice(0, places.shape[0]), places, columns.shape[0])
+        return self._masks(indices, columns)
 
     def extend(self, row: int, count: int) -> tuple[torch.Tensor, Mask]:
         """Make room for `count` more tokens in one row; return their indices, shape [1, count], and masks as `step`.
@@ -187,7 +195,7 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         width = self._lengths[row] = start + count
         indices = torch.arange(start, width, device=self._device)[None]
         self._tell(slice(row, row + 1), indices, width)
-        return indices, None if start == 0 else self._masks(indices, width)
+        return indices, None if start == 0 else self._masks(indices, self._columns(width))
 
     def extend_all(self, first: int, counts: list[int]) -> tuple[torch.Tensor, Mask]:
         """Make room for so many more tokens in each of several rows, of which `first` is the first.
@@ -204,7 +212,7 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         indices = torch.where(is_own, numbers[0] + columns, 0)
         width = max(self._lengths[rows])
         self._tell(rows, torch.where(is_own, indices, self.scratch), width)
-        return indices, self._masks(indices, width)
+        return indices, self._masks(indices, self._columns(width))
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the first tokens of one row over another."""
@@ -224,17 +232,19 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         for layer in self.layers:
             layer.step(rows, places, width)
 
-    def _masks(self, indices: torch.Tensor, width: int) -> Mask:
-        masks = {kind: self._mask(kind, indices, width) for kind in self._kinds}
+    def _columns(self, width: int) -> torch.Tensor:
+        return torch.arange(width, device=self._device)
+
+    def _masks(self, indices: torch.Tensor, columns: torch.Tensor) -> Mask:
+        masks = {kind: self._mask(kind, indices, columns) for kind in self._kinds}
         return masks if len(masks) > 1 else masks[self._kinds[0]]
 
-    def _mask(self, kind: str, indices: torch.Tensor, width: int) -> torch.Tensor | None:
+    def _mask(self, kind: str, indices: torch.Tensor, columns: torch.Tensor) -> torch.Tensor | None:
         if kind in LINEAR:
             return None
-        keys = torch.arange(width, device=self._device)
-        seen = keys <= indices[..., None]
+        seen = columns <= indices[..., None]
         if kind == SLIDING:
-            seen &= keys > indices[..., None] - self._window
+            seen &= columns > indices[..., None] - self._window
         return self._additive(seen[:, None]) if self._adds_masks else seen[:, None]
 
     def _additive(self, seen: torch.Tensor) -> torch.Tensor:

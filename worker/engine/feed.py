@@ -87,6 +87,13 @@ class Feed:
         """Return a view of the first rows."""
         return Feed(self.numbers[:, :count], {name: feature[:count] for name, feature in self.features.items()})
 
+    def filled(self, count: int, scratch: int) -> "Feed":
+        """Return at least so many rows, of which those behind its own are padding."""
+        missing = max(0, count - len(self))
+        nobody = self.numbers.new_tensor(padding(scratch))[:, None].expand(-1, missing)
+        features = {name: torch.cat([each, each[:1].expand(missing)]) for name, each in self.features.items()}
+        return Feed(torch.cat([self.numbers, nobody], dim=1), features)
+
     def copy_(self, other: "Feed") -> None:
         """Take the numbers of as many rows."""
         self.numbers.copy_(other.numbers)

@@ -11,15 +11,10 @@ from worker.engine.adapters import AdapterSlots
 from worker.engine.bucket import Bucket, enough_rows, enough_width
 from worker.engine.capture import Capture, Step
 from worker.engine.feed import Feed
-from worker.engine.forward import EagerForward
+from worker.engine.forward import EagerForward, check_alike, in_one_line
 from worker.engine.sequence import BASE
 
 logger = logging.getLogger(__name__)
-
-TOLERANCE = {torch.float16: 0.02, torch.bfloat16: 0.1}
-"""How far a replay's logits may be off those of other shapes, as a share of the largest one."""
-FINE_TOLERANCE = 0.001
-"""Of other precisions."""
 
 
 class Graphs:
@@ -30,13 +25,12 @@ class Graphs:
     """
 
     def __init__(
-        self, eager: EagerForward, adapters: AdapterSlots, capture: Capture, name: str, max_rows: int, max_width: int
+        self, capture: Capture, eager: EagerForward, adapters: AdapterSlots, max_rows: int, max_width: int
     ) -> None:
-        """Record steps of at most so many rows and tokens; `name` is the model's, for warnings."""
+        """Record steps of at most so many rows and tokens."""
         self._eager = eager
         self._adapters = adapters
         self._capture = capture
-        self._name = name
         self._max_rows = max_rows
         self._max_width = max_width
         self._replays: dict[Bucket, Step] = {}
@@ -78,7 +72,11 @@ class Graphs:
                 self._replays[bucket] = self._record(bucket, expected)
             except Exception as error:  # noqa: BLE001  a model's own code may raise anything when it is recorded
                 self._is_trusted = False
-                logger.warning("%s decodes without graphs where it has none yet: %s", self._name, _words(error, bucket))
+                shape = f"{bucket.rows} rows and {bucket.width} tokens"
+                logger.warning(
+                    "%s decodes without graphs where it has none yet: the step of %s: %s",
+                    *(self._eager.name, shape, in_one_line(error)),
+                )
         return expected
 
     def _record(self, bucket: Bucket, expected: torch.Tensor) -> Step:
@@ -88,7 +86,7 @@ class Graphs:
         replay = self._capture(lambda: self._run(bucket))
         self._logits.zero_()
         replay()
-        _compare(self._logits[: len(expected)], expected)
+        check_alike(self._logits[: len(expected)], expected)
         return replay
 
     def _run(self, bucket: Bucket) -> None:
@@ -96,17 +94,3 @@ class Graphs:
         feed = self._feed.first(bucket.rows)
         self._adapters.select_rows(feed.adapters if bucket.is_adapted else None)
         self._logits[: bucket.rows] = self._eager.run(feed, bucket.width)
-
-
-def _compare(logits: torch.Tensor, expected: torch.Tensor) -> None:
-    """Raise ValueError if a replay says something else than the eager step, rounding aside."""
-    largest = torch.where(expected.isfinite(), expected, 0).abs().amax().item()
-    allowed = largest * TOLERANCE.get(expected.dtype, FINE_TOLERANCE)
-    if not torch.isclose(logits, expected, rtol=0, atol=allowed, equal_nan=True).all():
-        off = (logits.float() - expected.float()).abs().amax().item()
-        raise ValueError(f"its logits are off by {off:.3g}, and {allowed:.3g} is allowed")
-
-
-def _words(error: Exception, bucket: Bucket) -> str:
-    reason = str(error).strip().partition("\n")[0]
-    return f"the step of {bucket.rows} rows and {bucket.width} tokens: {type(error).__name__}: {reason}"

@@ -14,13 +14,12 @@ from transformers.cache_utils import Cache
 from worker.engine.adapters import AdapterSlots
 from worker.engine.cache import SlotCache, new_cache
 from worker.engine.call import find_decoder
-from worker.engine.capture import Capture, reason_to_stay_eager
+from worker.engine.capture import reason_to_stay_eager
 from worker.engine.choice import Choice
 from worker.engine.encoder import Encoder
 from worker.engine.feed import KNOWN, Column, Feed, padding
 from worker.engine.flight import Flight
-from worker.engine.forward import EagerForward, Forward
-from worker.engine.graphs import Graphs
+from worker.engine.forward import EagerForward, Forward, Record
 from worker.engine.pieces import identify
 from worker.engine.pool import Allocate, zeros
 from worker.engine.prefill import ChunkedPrefill, Reader, WholePrefill, keep_last
@@ -50,8 +49,8 @@ class TorchFlight:
 class TorchRunner:
     """Reads sequences one by one, or their ends together, and decodes all of them together; implements `Runner`.
 
-    Created once the model is loaded, by whoever knows that its pools fit beside it. With a `capture` it decodes
-    in steps of few shapes, which are recorded, where the model allows it.
+    Created once the model is loaded, by whoever knows that its pools fit beside it. Its decode steps are recorded by
+    `record`, where the model allows it.
     """
 
     def __init__(
@@ -63,13 +62,13 @@ class TorchRunner:
         *,
         allocate: Allocate = zeros,
         media_room: MediaRoom | None = None,
-        capture: Capture | None = None,
+        record: Record | None = None,
         overlaps: bool = False,
     ) -> None:
         self.media_room = media_room
         self.max_model_len = max_model_len
         self.overlaps = overlaps
-        self.adapters = AdapterSlots(model)
+        self.adapters = AdapterSlots(model.requires_grad_(False))  # a recording takes weights as they are
         self._model = model
         self._device: torch.device = model.device
         self._config = model.config.get_text_config(decoder=True)
@@ -83,9 +82,8 @@ class TorchRunner:
         self._reads_whole = reason_to_read_whole(model, max_model_len) is not None
         eager = EagerForward(model, self._cache, self.adapters)
         self._forward: Forward = eager
-        if capture is not None and reason_to_stay_eager(model, max_model_len) is None:
-            name = type(model).__name__
-            self._forward = Graphs(eager, self.adapters, capture, name, max_num_seqs, max_model_len)
+        if record is not None and reason_to_stay_eager(model, max_model_len) is None:
+            self._forward = record(eager, self.adapters, max_num_seqs, max_model_len)
 
     @property
     def media_stats(self) -> MediaStats:

@@ -13,14 +13,17 @@ import torch
 
 from worker.engine.alone import AloneRunner
 from worker.engine.cache import pool_bytes
-from worker.engine.capture import Capture, CudaCapture, reason_to_stay_eager
+from worker.engine.capture import CudaCapture, reason_to_stay_eager
 from worker.engine.encoder import Encoder
 from worker.engine.failure import is_out_of_memory
+from worker.engine.forward import Record
+from worker.engine.graphs import Graphs
 from worker.engine.host import bounded
 from worker.engine.meter import ByDevice, Meter, find_space
 from worker.engine.pool import overlaid
 from worker.engine.prompt import Prompt
 from worker.engine.runner import MediaRoom
+from worker.engine.script import Scripts
 from worker.engine.torch_runner import TorchRunner, sample_cache
 from worker.engine.trial import try_alone, try_rows
 from worker.engine.whole import reason_to_read_whole
@@ -57,10 +60,8 @@ def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Rep
     sample, media_bytes = sample_cache(model), settings.media_cache_bytes
 
     def run(num_rows: int, width: int, prompts: Sequence[Prompt], chunk: int) -> int:
-        recorded = _capture(model, settings, width)
-        return try_rows(
-            TorchRunner(model, num_rows, width, allocate=overlaid, capture=recorded), prompts, num_rows, chunk
-        )
+        runner = TorchRunner(model, num_rows, width, allocate=overlaid, record=_record(model, settings))
+        return try_rows(runner, prompts, num_rows, chunk)
 
     budget = _open(model, settings, settings.max_num_seqs, partial(pool_bytes, sample))
     width, room = _share_out(model, settings, budget, trained, report, largest, run)
@@ -74,7 +75,7 @@ def start_runner(model: Any, settings: WorkerSettings, trained: int, report: Rep
         width,
         media_bytes,
         media_room=room,
-        capture=_capture(model, settings, width),
+        record=_record(model, settings),
         overlaps=model.device.type == "cuda",
     )
 
@@ -204,11 +205,11 @@ def weight_bytes(model: Any) -> ByDevice:
     return dict(taken)
 
 
-def _capture(model: Any, settings: WorkerSettings, width: int) -> Capture | None:
-    """Return what records decode steps; the CPU has nothing that does, and would pay for the padding."""
-    if settings.enforce_eager or model.device.type != "cuda" or reason_to_stay_eager(model, width) is not None:
+def _record(model: Any, settings: WorkerSettings) -> Record | None:
+    """Return what records decode steps on the model's device."""
+    if settings.enforce_eager:
         return None
-    return CudaCapture(model.device)
+    return partial(Graphs, CudaCapture(model.device)) if model.device.type == "cuda" else Scripts
 
 
 def _reason_to_stay_eager(model: Any, settings: WorkerSettings, width: int) -> str | None:

@@ -9,6 +9,7 @@ RUNNER = "tests/worker/engine/test_torch_runner.py::"
 GENERIC = "tests/worker/models/test_generic.py::"
 LORA = "tests/worker/models/test_lora.py::"
 GRAPHS = "tests/worker/engine/test_graphs.py::"
+SCRIPT = "tests/worker/engine/test_script.py::"
 WAITING = "tests/worker/engine/test_waiting.py::"
 ROOM = "tests/worker/test_room.py::"
 MEMORY = "tests/worker/models/test_memory.py::"
@@ -75,6 +76,27 @@ MUTANTS = (
         SCHEDULER + "test_prompt_that_begins_as_one_set_aside_waits_and_finds_it",
     ),
     Mutant(
+        "a program is compared with the eager step",
+        "worker/engine/script.py",
+        "            check_alike(program(feed.first(count), width), expected[:count])",
+        "            pass",
+        SCRIPT + "test_what_cannot_be_recorded_is_run_and_said_once",
+    ),
+    Mutant(
+        "what looks at numbers is no program",
+        "worker/engine/script.py",
+        "unseen(lambda: self._eager(feed, slots, width))",
+        "self._eager(feed, slots, width)",
+        SCRIPT + "test_a_step_that_looks_at_its_numbers_stays_eager",
+    ),
+    Mutant(
+        "programs of adapters that are gone are forgotten",
+        "worker/engine/script.py",
+        "            self.programs.pop(True, None)",
+        "            pass",
+        SCRIPT + "test_a_program_with_adapters_is_forgotten_once_they_change",
+    ),
+    Mutant(
         "adapters tell tokens apart",
         "worker/engine/torch_runner.py",
         "space = self.adapters.identity(sequence.adapter), ",
@@ -133,14 +155,14 @@ MUTANTS = (
     Mutant(
         "no row sees what an earlier one left",
         "worker/engine/cache.py",
-        "seen = keys <= indices[..., None]",
-        "seen = keys <= indices.max()",
+        "seen = columns <= indices[..., None]",
+        "seen = columns <= indices.max()",
         RUNNER + "test_a_request_in_company_is_answered_as_if_alone",
     ),
     Mutant(
         "sliding layers look back so far only",
         "worker/engine/cache.py",
-        "seen &= keys > indices[..., None] - self._window",
+        "seen &= columns > indices[..., None] - self._window",
         "pass",
         "tests/worker/models/test_generic.py::test_rows_of_a_mixed_batch_say_what_generate_says_of_each[gptoss]",
     ),
@@ -224,7 +246,7 @@ MUTANTS = (
     Mutant(
         "replays are compared",
         "worker/engine/graphs.py",
-        "        _compare(self._logits[: len(expected)], expected)",
+        "        check_alike(self._logits[: len(expected)], expected)",
         "        pass",
         GRAPHS + "test_what_cannot_be_recorded_is_run_and_said_once[differs]",
     ),

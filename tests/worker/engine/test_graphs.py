@@ -5,6 +5,7 @@ On the CPU a step is its own recording, so that buckets, buffers and padding are
 
 import logging
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -17,10 +18,12 @@ from worker.engine.bucket import enough_rows, enough_width
 from worker.engine.capture import reason_to_stay_eager, rerun
 from worker.engine.engine import Engine
 from worker.engine.forward import EagerForward
+from worker.engine.graphs import Graphs
 from worker.engine.torch_runner import TorchRunner
 
 MODELS = ("internvl2", "qwen-vl", "qwen2vl", "gemma3", "gptoss")
 """Plain attention, features of rows, positions on three axes, and two with sliding windows."""
+FIXED = partial(Graphs, rerun)
 SAMPLING = (
     {},
     {"temperature": 1.0, "seed": 5, "min_tokens": 3},
@@ -77,7 +80,7 @@ def answers(runner, prompts, slots=(0,), max_num_seqs=3):
 
 @pytest.mark.parametrize("overlaps", [False, True], ids=["plain", "overlapped"])
 def test_steps_of_fixed_shapes_say_what_steps_of_any_shape_say(case, overlaps):
-    runner = new_runner(case.model, capture=rerun, overlaps=overlaps)
+    runner = new_runner(case.model, record=FIXED, overlaps=overlaps)
 
     said = answers(runner, case.prompts)
 
@@ -92,7 +95,7 @@ def test_steps_that_overlap_say_what_steps_in_order_say(case):
 
 def test_rows_that_fill_a_bucket_leave_what_rests_there_alone(internvl2):
     first, *others = internvl2.prompts[:4]
-    engine, known = Engine(new_runner(internvl2.model, capture=rerun), 4), sequence(first, "first")
+    engine, known = Engine(new_runner(internvl2.model, record=FIXED), 4), sequence(first, "first")
     for rows in ([known], [sequence(prompt, f"{index}") for index, prompt in enumerate(others)]):
         for row in rows:
             engine.add(row)
@@ -133,7 +136,7 @@ def adapted(runner):
 
 def test_rows_of_one_step_take_adapters_of_their_own(internvl2):
     said = []
-    for given in ({}, {"capture": rerun, "overlaps": True}):
+    for given in ({}, {"record": FIXED, "overlaps": True}):
         with adapted(new_runner(internvl2.model, **given)) as runner:
             said.append(answers(runner, internvl2.prompts, slots=(0, 1, 2)))
 
@@ -143,7 +146,7 @@ def test_rows_of_one_step_take_adapters_of_their_own(internvl2):
 
 def test_what_was_recorded_with_adapters_is_recorded_anew_once_they_change(internvl2):
     recorded = []
-    runner = new_runner(internvl2.model, capture=lambda step: recorded.append(step) or step)
+    runner = new_runner(internvl2.model, record=partial(Graphs, lambda step: recorded.append(step) or step))
     with adapted(runner):
         answers(runner, internvl2.prompts, slots=(0, 1))
         num_base = sum(not bucket.is_adapted for bucket in runner._forward._replays)
@@ -176,7 +179,7 @@ def tired():
 )
 def test_what_cannot_be_recorded_is_run_and_said_once(internvl2, capture, reason, caplog):
     with caplog.at_level(logging.WARNING):
-        said = internvl2.answers(capture=capture, overlaps=True)
+        said = internvl2.answers(record=partial(Graphs, capture), overlaps=True)
 
     assert said == internvl2.expected
     (warning,) = caplog.messages
@@ -189,7 +192,7 @@ def test_what_cannot_be_recorded_is_run_and_said_once(internvl2, capture, reason
 def test_models_with_running_states_stay_eager_and_may_overlap(name, reason, load_tiny):
     model = load_tiny(name)
     prompts = [prompt for prompt, _ in mix.mixed(model)][:5]
-    runs = [new_runner(model), new_runner(model, capture=rerun, overlaps=True)]
+    runs = [new_runner(model), new_runner(model, record=FIXED, overlaps=True)]
 
     said = [golden.generate(run, *(sequence(p, f"{i}") for i, p in enumerate(prompts)), max_num_seqs=4) for run in runs]
 

@@ -1,5 +1,7 @@
 """A decode step waits for nothing but its tokens, whatever its rows ask for."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from tests.worker.models import golden, mix
 from tests.worker.models.golden import sequence
 from worker.engine.adapters import LowRank
 from worker.engine.capture import rerun
+from worker.engine.graphs import Graphs
 from worker.engine.sequence import Sequence
 from worker.engine.torch_runner import TorchRunner
 
@@ -66,9 +69,9 @@ def model(request, load_tiny):
     return known[request.param]() if request.param in known else load_tiny(request.param)
 
 
-@pytest.mark.parametrize("capture", [None, rerun], ids=["eager", "fixed"])
-def test_a_step_waits_for_nothing_once_one_like_it_was_made(model, capture):
-    runner = TorchRunner(model.runner._model, 4, 1024, capture=capture)
+@pytest.mark.parametrize("record", [None, partial(Graphs, rerun)], ids=["eager", "fixed"])
+def test_a_step_waits_for_nothing_once_one_like_it_was_made(model, record):
+    runner = TorchRunner(model.runner._model, 4, 1024, record=record)
     rows = start(runner, model)
     first = runner.launch(rows, None)
     for row in rows:
