@@ -4,6 +4,8 @@ The running sequences always fill the first rows, so a step reads the pools as v
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,6 +46,10 @@ def new_cache(config: Any) -> Cache:
     )
 
 
+class _Filled(Exception):
+    """Unwinds a forward once all that was wanted of it lies in the pools."""
+
+
 class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
     """One attention layer's pools; writes each row's tokens at positions of its own.
 
@@ -66,6 +72,8 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
         )
         self.is_initialized = True
         self._indices = torch.arange(rows, device=sample.keys.device)[:, None]
+        self.is_goal = False
+        """Whether nothing is wanted of a forward once its keys and values are written here."""
         self._rows = slice(0, 0)
         self._positions = self._indices[:0]
         self._width = 0
@@ -99,6 +107,8 @@ class AttentionSlots(CacheLayerMixin):  # type: ignore[misc]  # transformers is 
         rows = self._indices[self._rows]
         self.keys[rows, :, self._positions] = key_states.transpose(1, 2)
         self.values[rows, :, self._positions] = value_states.transpose(1, 2)
+        if self.is_goal:
+            raise _Filled
         return self.keys[self._rows, :, : self._width], self.values[self._rows, :, : self._width]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -149,6 +159,19 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         return [
             pool for layer in self.layers if isinstance(layer, AttentionSlots) for pool in (layer.keys, layer.values)
         ]
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Let a forward end once the last layer's keys and values are written: of a prompt nothing else is wanted."""
+        last = self.layers[-1]
+        assert isinstance(last, AttentionSlots)
+        last.is_goal = True
+        try:
+            yield
+        except _Filled:
+            pass
+        finally:
+            last.is_goal = False
 
     def truncate(self, row: int, length: int) -> None:
         """Forget what lies in a row behind the first `length` tokens; states can only be forgotten altogether."""

@@ -37,6 +37,11 @@ class Reader:
             inputs[name] = torch.tensor([value], device=device)
         return inputs | {"use_cache": True}
 
+    def fill(self, chunk: dict[str, Any]) -> None:
+        """Read a chunk into the rows that the cache was told of."""
+        with self.cache.filling():
+            self.decoder(**chunk, past_key_values=self.cache)
+
 
 class ChunkedPrefill:
     """Encodes what no row and no memory holds, one piece at a time, then reads chunk by chunk; implements `Prefill`."""
@@ -119,7 +124,7 @@ class ChunkedPrefill:
         start, cache = self.num_tokens, self._reader.cache
         end = call.last_cut(start, min(start + budget, self._num_wanted))
         indices, mask = cache.extend(self._row, end - start)
-        self._reader.decoder(**call.chunk(start, end, indices, mask), past_key_values=cache)
+        self._reader.fill(call.chunk(start, end, indices, mask))
         self.num_tokens = min(end, self._num_wanted)
         cache.truncate(self._row, self.num_tokens)  # the last token is fed by a decode step, seen before or not
         return end - start
@@ -145,7 +150,7 @@ class ChunkedPrefill:
             prefill._part(count, row[None, :count], mask)
             for prefill, count, row in zip(prefills, counts, indices, strict=True)
         ]
-        reader.decoder(**joined(chunks, first.terms[1]), past_key_values=reader.cache)
+        reader.fill(joined(chunks, first.terms[1]))
         for prefill, count in zip(prefills, counts, strict=True):
             prefill.num_tokens += count
 

@@ -11,6 +11,7 @@ from shared.job import MediaKind, MediaPart, Message, Role, TextPart
 from tests.cases import INTERNVL2, QWEN_VL, YI_VL
 from tests.worker.models import golden, golden_audio, minicpmv, mix
 from tests.worker.models.golden import sequence
+from worker.engine.call import find_decoder
 from worker.engine.engine import Engine
 from worker.engine.pieces import digest
 from worker.engine.torch_runner import TorchRunner
@@ -247,3 +248,19 @@ def test_sequence_cancelled_amid_its_chunks_leaves_a_beginning_to_go_on_from(mod
     again = answer(engine, prompt)
     assert fresh(model, prompt) == again.token_ids
     assert again.num_cached_tokens > 0
+
+
+def test_prompt_is_read_no_further_than_the_last_layers_keys_and_values(model):
+    runner, prompt = new_runner(model), talk(model, (1,), QUESTION)
+    last, ended = find_decoder(model.runner._model).layers[-1], []
+    hook = last.register_forward_hook(lambda *given: ended.append(given))
+    row = sequence(prompt, "0")
+    prefill = runner.prefill(row, 0, 0)
+    while not prefill.is_complete:
+        prefill.advance(50)
+    assert not ended
+
+    runner.launch([row], None)
+
+    hook.remove()
+    assert len(ended) == 1
