@@ -29,26 +29,27 @@ from worker.models.registry import load_model
 from worker.settings import WorkerSettings
 
 CONCURRENCY = (8, 32)
-ROUNDS = 2
-"""So many requests for each of the concurrent ones."""
+ROUNDS = {"1M": 8, "80M": 2}
+"""So many requests for each of the concurrent ones, by the model's size: each measurement takes seconds."""
 REQUEST = ("--images=1", "--image_size=120x90", "--prompt_words=16", '--extra_body={"temperature": 0}')
 ANSWER_TOKENS = 64
 GOAL = "90 %"
 
 
-def limit(directory: Path, concurrency: int, answer_tokens: int) -> float:
+def limit(directory: Path, concurrency: int, answer_tokens: int, rounds: int) -> float:
     """Return tokens/s of the engine in a process of its own, with nothing around it."""
-    command = [sys.executable, "-m", "benchmarks.engine", str(directory), str(concurrency), str(answer_tokens)]
+    load = (str(concurrency), str(answer_tokens), str(rounds))
+    command = [sys.executable, "-m", "benchmarks.engine", str(directory), *load]
     ran = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, check=True)
     return float(ran.stdout)
 
 
-def _offline(directory: Path, concurrency: int, answer_tokens: int) -> float:
+def _offline(directory: Path, concurrency: int, answer_tokens: int, rounds: int) -> float:
     """Ask for everything at once, and step until it is answered."""
     settings = WorkerSettings(model_id_or_path=str(directory), max_num_seqs=concurrency)
     model = load_model(settings, lambda words: None)
     load = (*REQUEST, f"--answer_tokens={answer_tokens}")
-    asked = BenchSettings.read([*load, f"--num_requests={concurrency * ROUNDS}", f"--num_warmups={concurrency}"])
+    asked = BenchSettings.read([*load, f"--num_requests={concurrency * rounds}", f"--num_warmups={concurrency}"])
     workload = Workload(asked, {"any": 1.0})
     _generate(model, list(workload.warmups()), concurrency)
     conversations = list(workload.draw())
@@ -88,7 +89,7 @@ class Served:
     client_ms: float
 
 
-def over_http(directory: Path, concurrency: int) -> Served:
+def over_http(directory: Path, concurrency: int, rounds: int) -> Served:
     """Ask the same requests through a gateway, by as many clients."""
     with Stack() as stack:
         url, gateway = stack.gateway()
@@ -96,7 +97,7 @@ def over_http(directory: Path, concurrency: int) -> Served:
         load = (*REQUEST, f"--answer_tokens={ANSWER_TOKENS}", f"--concurrency={concurrency}")
         bench(url, *load, f"--num_requests={concurrency}", "--seed=1")  # other pictures
         before_s = processor_s(worker), processor_s(gateway)
-        report = bench(url, *load, f"--num_requests={concurrency * ROUNDS}")
+        report = bench(url, *load, f"--num_requests={concurrency * rounds}")
         after_s = processor_s(worker), processor_s(gateway)
     assert report.num_answered == report.num_requests, report.errors
     took_s = [after - before for after, before in zip(after_s, before_s, strict=True)]
@@ -106,9 +107,10 @@ def over_http(directory: Path, concurrency: int) -> Served:
 
 def rows() -> Iterator[tuple[object, ...]]:
     for shape in SHAPES:
-        directory = checkpoint(shape, CACHE)
+        directory, rounds = checkpoint(shape, CACHE), ROUNDS[shape.name]
         for concurrency in CONCURRENCY:
-            most, served = limit(directory, concurrency, ANSWER_TOKENS), over_http(directory, concurrency)
+            most = limit(directory, concurrency, ANSWER_TOKENS, rounds)
+            served = over_http(directory, concurrency, rounds)
             took = f"{served.worker_ms:.0f} / {served.gateway_ms:.0f} / {served.client_ms:.0f}"
             reached = f"{served.tokens_per_s / most:.0%}"
             yield shape.name, concurrency, f"{most:,.0f}", f"{served.tokens_per_s:,.0f}", reached, GOAL, took
@@ -123,6 +125,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(_offline(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+        print(_offline(Path(sys.argv[1]), *map(int, sys.argv[2:])))
     else:
         main()

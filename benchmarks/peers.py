@@ -133,7 +133,7 @@ def rows() -> Iterator[tuple[object, ...]]:
                     f"{rounds.ttft_ms:,.0f} ms",
                     f"{rounds.cores:.0%}",
                 )
-        most = limit(directory, CONCURRENCY, ANSWER_TOKENS)
+        most = limit(directory, CONCURRENCY, ANSWER_TOKENS, NUM_REQUESTS // CONCURRENCY)
         yield shape.name, "Baton's engine with nothing around it", f"{most:,.0f}", "", ""
         ours, *theirs = (rounds for rounds in measured.values() if isinstance(rounds, Rounds))
         if theirs:
