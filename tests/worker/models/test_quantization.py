@@ -1,6 +1,7 @@
 """Language models in fewer bits: near what they were, each row by itself, adapters on top."""
 
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from tests.cases import INTERNVL2, MINICPMV, QWEN2_AUDIO, QWEN_VL, YI_VL
 from tests.worker.models import libraries, mix, peft_run
 from tests.worker.models.golden import CASES, generate, golden_model, sequence, settings, user
 from worker.engine.call import find_decoder
+from worker.engine.script import Scripts
+from worker.engine.torch_runner import TorchRunner
 from worker.models.family import LoadError
 from worker.models.quantization import Int8Linear, Quantization, check_worth
 from worker.models.registry import load_model
@@ -121,6 +124,20 @@ def test_rows_answer_in_company_as_alone(model):
     generate(model.runner, *together)
 
     assert [one.token_ids for one in alone] == [one.token_ids for one in together]
+
+
+def test_a_program_says_what_the_steps_that_it_was_recorded_of_say(model):
+    eager, recorded = (
+        TorchRunner(network(model), 4, 1024, record=record) for record in (None, partial(Scripts, patience=1))
+    )
+    said = []
+    for runner in (eager, recorded):
+        together = [of_case(model, name) for name in NAMES]
+        generate(runner, *together)
+        said.append([one.token_ids for one in together])
+
+    assert said[0] == said[1]
+    assert recorded._forward.programs.keys() == {False}
 
 
 def test_adapter_beside_is_its_change_of_the_rounded_weights(model):
