@@ -6,26 +6,12 @@ from functools import partial
 import pytest
 import torch
 
-from tests.cases import QWEN_VL
-from tests.worker.engine.test_graphs import Case, adapted, answers, new_runner
-from tests.worker.models import golden
+from tests.worker.engine.steps import adapted, answers, new_runner
 from worker.engine.forward import EagerForward
 from worker.engine.peek import Peek, unseen
 from worker.engine.script import Scripts
 
-MODELS = ("internvl2", "qwen-vl", "qwen2vl", "gemma3", "gptoss")
 SOON = partial(Scripts, patience=1)
-
-
-@pytest.fixture(scope="module", params=MODELS)
-def case(request, load_tiny):
-    known = {"internvl2": golden.golden_model, "qwen-vl": lambda: golden.golden_model(folder=QWEN_VL)}
-    return Case(known[request.param]() if request.param in known else load_tiny(request.param))
-
-
-@pytest.fixture(scope="module")
-def internvl2():
-    return Case(golden.golden_model())
 
 
 @pytest.mark.parametrize("overlaps", [False, True], ids=["plain", "overlapped"])
