@@ -1,5 +1,6 @@
 """What a process may still take, and what is told of what it took."""
 
+import mmap
 import sys
 from types import SimpleNamespace
 
@@ -80,6 +81,8 @@ def test_the_most_that_was_taken_is_told_though_it_was_given_back():
 def test_an_allocation_that_goes_beyond_its_bound_fails_and_the_process_lives():
     with pytest.raises(RuntimeError) as refused, host.bounded(2**24):
         torch.empty(2**32, dtype=torch.uint8)  # no place that other tests have freed is as large
+    with pytest.raises(OSError, match="memory"), host.bounded(2**24):
+        mmap.mmap(-1, 2**26, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # which never lies in such a place
 
     assert is_out_of_memory(refused.value)
     assert torch.ones(2**26, dtype=torch.uint8).sum() == 2**26
