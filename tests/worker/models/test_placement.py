@@ -1,8 +1,5 @@
 """Where a model's weights go, and as what. No GPU is needed: what only one could show is not shown here."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -41,12 +38,6 @@ def test_devices_share_the_layers_by_bytes_and_the_first_has_the_rest():
     assert shares(outside=300) == [2, 5, 5]
     assert shares(outside=300, quantization=Quantization.BNB_INT8) == [1, 6, 5]
     assert shares(outside=10_000) == [1, 6, 5]
-
-
-def test_no_operation_of_a_step_mixes_two_devices():
-    found = subprocess.run([sys.executable, "-m", "tests.worker.models.pretend"], capture_output=True, text=True)
-
-    assert found.returncode == 0, found.stderr[-2000:]
 
 
 def test_layers_that_fetch_their_arguments_answer_as_before():
