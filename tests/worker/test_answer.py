@@ -48,6 +48,33 @@ def test_half_a_character_at_the_end_is_flushed():
     assert shown == ["", "", "\ufffd"]
 
 
+class Counted(Bytes):
+    """Counts what is read, and has tokens without text."""
+
+    num_read = 0
+
+    def decode(self, token_ids):
+        self.num_read += len(token_ids)
+        return super().decode([i for i in token_ids if i < 256])
+
+
+@pytest.mark.parametrize("token_id", [ord("a"), 0x80, 300], ids=["text", "no character", "special"])
+def test_a_token_costs_the_same_however_long_the_answer_is(token_id):
+    tokenizer = Counted()
+    answer = Answer(Prompt(token_ids=(0,), tokenizer=tokenizer), SamplingParams())
+
+    said = "".join(answer.push(token_id) for _ in range(2000)) + answer.finish()
+
+    assert said == tokenizer.decode([token_id] * 2000)
+    assert tokenizer.num_read < 2000 * 32
+
+
+def test_character_after_many_tokens_without_one_is_shown():
+    shown, _ = deltas(b"\x80" * 50 + "书".encode())
+
+    assert "".join(shown) == "\ufffd" * 50 + "书"
+
+
 def test_stop_string_ends_the_answer_before_it():
     shown, answer = deltas("one two STOP three", "STOP")
 

@@ -6,6 +6,10 @@ from typing import Protocol
 from worker.engine.prompt import Tokenizer
 
 REPLACEMENT = "\ufffd"
+MAX_KNOWN = 6
+"""Tokens that a window begins with at most: each costs a little, and to forget them one more reading."""
+MAX_WAITING = 16
+"""A character has four bytes at most; bytes that never make one would wait for ever, and so would special tokens."""
 
 
 class Decoder(Protocol):
@@ -30,31 +34,35 @@ class SpelledOut:
 class IncrementalDetokenizer:
     """Decodes one answer token by token, at a cost that doesn't grow with its length.
 
-    Each call decodes a short window twice: tokens shown before, and the same with the new ones.
-    The difference is new text. A window that ends in U+FFFD may be half a character, so it waits.
+    Each call decodes a short window: tokens whose text is known, and the new one, which adds new text. If that ends in
+    U+FFFD it may be half a character, so it waits, but not for ever.
     """
 
     def __init__(self, tokenizer: Decoder) -> None:
         self._tokenizer = tokenizer
         self._window: list[int] = []
-        self._num_shown = 0
+        self._num_known = 0
+        self._known = ""
 
     def push(self, token_id: int) -> str:
         """Return the text that became whole; may be empty."""
         self._window.append(token_id)
-        text = self._unseen()
-        if not text or text.endswith(REPLACEMENT):
+        text, num_waiting = self._unseen(), len(self._window) - self._num_known
+        if num_waiting < MAX_WAITING and (not text or text.endswith(REPLACEMENT)):
             return ""
-        del self._window[: self._num_shown]
-        self._num_shown = len(self._window)
+        if self._num_known >= MAX_KNOWN:
+            del self._window[: self._num_known]
+            self._known = self._tokenizer.decode(self._window)
+        else:
+            self._known += text
+        self._num_known = len(self._window)
         return text
 
     def flush(self) -> str:
         """Return what is left at the end, be it whole or not."""
         text = self._unseen()
-        self._num_shown = len(self._window)
+        self._known, self._num_known = self._known + text, len(self._window)
         return text
 
     def _unseen(self) -> str:
-        shown = self._tokenizer.decode(self._window[: self._num_shown])
-        return self._tokenizer.decode(self._window)[len(shown) :]
+        return self._tokenizer.decode(self._window)[len(self._known) :]

@@ -25,6 +25,7 @@ from worker.engine.torch_runner import TorchRunner
 from worker.models.adapter import read_adapter
 from worker.models.device import choose_placement
 from worker.models.family import LoadError, ModelFacts, RawPrompt
+from worker.models.generic_decoder import AnswerTokenizer
 from worker.models.generic_largest import PER_TOKEN, Specimens, cast
 from worker.models.generic_media import Medium, Wishes, decode, modalities, read_wishes
 from worker.models.generic_network import load_network, read_architecture
@@ -35,7 +36,6 @@ from worker.models.generic_tools import call_fields, find_format, showing_calls,
 from worker.models.generic_variables import read_variables
 from worker.models.largest import Largest
 from worker.models.memory import start_alone, start_runner
-from worker.models.piece import bytes_of, spells_bytes
 from worker.models.placement import place
 from worker.models.tuned import merge_changes
 from worker.models.turn import split_open
@@ -49,29 +49,6 @@ MAX_TOKEN_LENGTH = 256
 """Characters; a prompt whose tokens were longer on average would be hardly anything but blanks."""
 MAX_REASON_LENGTH = 300
 Media = Mapping[MediaPart, Medium]
-
-
-class AnswerTokenizer:
-    """Reads answers; special tokens disappear."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        self._tokenizer = tokenizer
-        self._special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-        self._spells_bytes = backend is not None and spells_bytes(backend)
-
-    def decode(self, token_ids: Any) -> str:
-        """Return the text of these tokens."""
-        text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """Return one token by itself, special or not."""
-        return bytes_of(self._tokenizer.convert_ids_to_tokens(token_id) or "", spells=self._spells_bytes)
-
-    def answer_bytes(self, token_id: int) -> bytes | None:
-        """Return what the token adds to the text of a constrained answer; None if it is special."""
-        return None if token_id in self._special else self.token_bytes(token_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

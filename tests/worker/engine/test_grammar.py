@@ -22,7 +22,7 @@ from worker.engine.grammar import GrammarError, Grammars
 from worker.engine.prompt import Prompt
 from worker.engine.sequence import Sequence
 from worker.models.fake import Words
-from worker.models.generic import AnswerTokenizer
+from worker.models.generic_decoder import AnswerTokenizer
 
 FOLDERS = {folder.name: folder for folder in (INTERNVL2, YI_VL, QWEN_VL, QWEN2_AUDIO, *MINICPMV.values())}
 TEXTS = [
