@@ -78,7 +78,8 @@ class TextDelta(_Event, frozen=True, array_like=True, tag=True, kw_only=True):
     logprobs: tuple[TokenLogprob, ...] = ()
     """Of the tokens whose text became safe to show, if the client asked for them."""
     held: tuple[TokenLogprob, ...] = ()
-    """Of all the choice's tokens whose text still waits: what another worker shows with it."""
+    """Of those of its tokens whose text waits: what another worker shows with it. As many as
+    `logprobs` has are told of those that waited before, in order."""
 
 
 class ChoiceFinished(_Event, frozen=True, array_like=True, tag=True, kw_only=True):

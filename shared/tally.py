@@ -27,7 +27,7 @@ class Tally:
             case TextDelta():
                 choice = self._choice(event.index)
                 choice.token_ids += event.token_ids
-                choice.held = event.held
+                choice.held = choice.held[len(event.logprobs) :] + event.held
             case ChoiceFinished():
                 self._choice(event.index).is_finished = True
 

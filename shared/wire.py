@@ -12,7 +12,7 @@ from shared.kept import KeptResponse
 
 _Value = TypeVar("_Value")
 
-VERSION = b"\x02"
+VERSION = b"\x03"
 """Raise it with every change that an older process would misread."""
 
 _encoder = msgspec.msgpack.Encoder()

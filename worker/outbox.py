@@ -1,13 +1,13 @@
 """What one claimed job has to say and hasn't said yet."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import JobError
 from shared.events import ChoiceFinished, Failed, Finished, FinishReason, JobEvent, Started, TextDelta, Usage
 from shared.job import ChatJob
-from shared.progress import TokenLogprob
+from shared.progress import Progress, TokenLogprob
 from worker.lease import Claim
 
 
@@ -18,7 +18,7 @@ class _Said:
     text: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
-    held: tuple[TokenLogprob, ...] = ()
+    held: list[TokenLogprob] = field(default_factory=list)
     reason: FinishReason | None = None
     """Why it ended, while others go on."""
 
@@ -26,7 +26,7 @@ class _Said:
 class Outbox:
     """Numbers a job's events and merges its text while Redis is slower than the model.
 
-    `last_seq` is where an earlier attempt stopped. Exactly one terminal event is ever accepted.
+    Exactly one terminal event is ever accepted.
     """
 
     def __init__(self, job: ChatJob, claim: Claim) -> None:
@@ -35,14 +35,21 @@ class Outbox:
         self.lane = job.lane
         self.log_ttl_s = job.log_ttl_s
         self.holder = claim.holder
-        self.last_seq = 0
+        self._last_seq = 0
         self.has_ended = False
         """Whether nothing more is accepted; the terminal event may still wait to be sent."""
         self._job = job
         self._attempt = claim.attempt
         self._start: tuple[int, str, str] | None = None
         self._said: defaultdict[int, _Said] = defaultdict(_Said)
+        self._num_held = Counter[int]()
+        """By choice, how many tokens wait that earlier events hold."""
         self._ending: tuple[FinishReason, Usage, int] | JobError | None = None
+
+    def resume(self, progress: Progress) -> None:
+        """Go on where earlier attempts stopped."""
+        self._last_seq = progress.last_seq
+        self._num_held.update({index: len(known.held) for index, known in enumerate(progress.choices)})
 
     def start(self, prompt_tokens: int, fingerprint: str = "", echo: str = "") -> None:
         """Say that the first token is there, what it depends on beside the request, and what stands before it."""
@@ -61,7 +68,10 @@ class Outbox:
         said.text.append(text)
         said.token_ids += token_ids
         said.logprobs += logprobs
-        said.held = held
+        num_told_before = min(len(logprobs), self._num_held[index])
+        self._num_held[index] -= num_told_before
+        del said.held[: len(logprobs) - num_told_before]  # what is told by now need not be held
+        said.held += held
 
     def finish_choice(self, index: int, reason: FinishReason) -> None:
         """Say that one choice is complete, and others are not."""
@@ -101,11 +111,9 @@ class Outbox:
         events: list[JobEvent] = []
         text = "".join(said.text)
         if said.token_ids or text or said.logprobs:
-            token_ids, logprobs = tuple(said.token_ids), tuple(said.logprobs)
-            delta = TextDelta(
-                **self._next(), text=text, token_ids=token_ids, index=index, logprobs=logprobs, held=said.held
-            )
-            events.append(delta)
+            told: dict[str, Any] = {"token_ids": tuple(said.token_ids), "logprobs": tuple(said.logprobs)}
+            events.append(TextDelta(**self._next(), **told, text=text, index=index, held=tuple(said.held)))
+            self._num_held[index] += len(said.held)
         if said.reason is not None:
             events.append(ChoiceFinished(**self._next(), index=index, reason=said.reason))
         return events
@@ -128,5 +136,5 @@ class Outbox:
         )
 
     def _next(self) -> dict[str, Any]:
-        self.last_seq += 1
-        return {"job_id": self.job_id, "attempt": self._attempt, "seq": self.last_seq}
+        self._last_seq += 1
+        return {"job_id": self.job_id, "attempt": self._attempt, "seq": self._last_seq}

@@ -159,7 +159,8 @@ class ChatTask:
     async def _answer(self) -> None:
         # First of all: an error is numbered after what was said.
         replay = await read_replay(self._redis, self.job, has_log=self._claim.has_log)
-        self._outbox.last_seq, self._has_started = replay.progress.last_seq, replay.has_started
+        self._outbox.resume(replay.progress)
+        self._has_started = replay.has_started
         if replay.has_ended:
             return self._drop()
         if replay.has_hole:

@@ -3,11 +3,14 @@
 import concurrent.futures
 
 import pytest
+import redis
 from openai import BadRequestError
 
+from shared import keys
 from tests.acceptance.conftest import MODEL
 
 IM_END = "768"
+IMG = "770"
 QUESTION = [{"role": "user", "content": "Tell me a story."}]
 
 
@@ -150,3 +153,16 @@ def test_rows_of_every_kind_at_once_answer_as_one_after_the_other(client):
         together = list(pool.map(texts, requests))
 
     assert together == alone
+
+
+def test_what_waits_for_text_is_kept_once_however_long_it_waits(client, stack):
+    """Special tokens have no text: the log-probabilities of all of them would be told with the next word."""
+    asked = {"logprobs": True, "top_logprobs": 20, "max_tokens": 300}
+    sizes = []
+    with redis.Redis.from_url(stack.redis_url) as server:
+        for bias in ({}, {IMG: 100}):
+            answer = ask(client, logit_bias={IM_END: -100} | bias, **asked)
+            assert answer.usage.completion_tokens == 300
+            sizes.append(server.memory_usage(keys.log(answer.id), samples=0))
+
+    assert sizes[1] < 2 * sizes[0]

@@ -7,7 +7,7 @@ from contextlib import aclosing, closing
 import pytest
 from openai import APIStatusError, AsyncOpenAI, RateLimitError
 
-from shared import keys
+from shared import keys, wire
 from shared.errors import ErrorCode
 from shared.events import FinishReason, TextDelta
 from shared.job import Role, TextPart
@@ -253,7 +253,7 @@ async def test_all_streams_share_one_channel_connection(broker, client, worker):
 async def test_message_of_another_version_is_ignored(broker, client, worker):
     async with asking(ask(client)) as answer:
         job = await worker.take()
-        await broker.publish(keys.events(job.gateway), b"\x02rubbish")
+        await broker.publish(keys.events(job.gateway), wire.VERSION + b"rubbish")
         await worker.say(job, "still here")
         await worker.finish(job)
         completion = await answer

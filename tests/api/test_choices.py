@@ -13,6 +13,7 @@ from tests.api.standin import DEFAULTS, StandIn
 from tests.api.test_chat import ask
 
 RED = TokenLogprob(Candidate(5, -0.25, b" red"), (Candidate(5, -0.25, b" red"), Candidate(9, -2.5, b"\xe6")))
+BLUE = TokenLogprob(Candidate(9, -2.5, b"\xe6"))
 
 
 async def answered(client, worker, **fields):
@@ -195,16 +196,17 @@ def test_tally_tells_what_another_worker_needs():
     tally = Tally(Progress(last_seq=4, choices=(ChoiceProgress(token_ids=(1, 2), held=(RED,)),)))
     for event in (
         TextDelta(**named(5), text="", token_ids=(7,), index=2, held=(RED,)),
-        TextDelta(**named(6), text="x", token_ids=(3,), index=0),
-        ChoiceFinished(**named(7), index=2, reason=FinishReason.LENGTH),
+        TextDelta(**named(6), text="x", token_ids=(3,), index=0, logprobs=(RED,), held=(BLUE,)),
+        TextDelta(**named(7), text="", token_ids=(8,), index=2, held=(BLUE,)),
+        ChoiceFinished(**named(8), index=2, reason=FinishReason.LENGTH),
     ):
         tally.add(event)
 
     assert tally.progress() == Progress(
-        last_seq=7,
+        last_seq=8,
         choices=(
-            ChoiceProgress(token_ids=(1, 2, 3)),
+            ChoiceProgress(token_ids=(1, 2, 3), held=(BLUE,)),
             ChoiceProgress(),
-            ChoiceProgress(token_ids=(7,), held=(RED,), is_finished=True),
+            ChoiceProgress(token_ids=(7, 8), held=(RED, BLUE), is_finished=True),
         ),
     )

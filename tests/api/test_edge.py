@@ -10,7 +10,7 @@ from openai import APIStatusError, AuthenticationError, NotFoundError
 from redis.asyncio import Redis
 
 from baton.embedded import EmbeddedRedis
-from shared import keys
+from shared import keys, wire
 from shared.fleet import WorkerState
 from tests.api.conftest import MODEL, GatewayProcess, connect, until
 from tests.api.standin import StandIn
@@ -94,7 +94,7 @@ async def test_known_model_without_a_worker_is_unavailable(broker, client):
 
 
 async def test_heartbeat_of_another_version_is_passed_over(broker, client):
-    await broker.set(keys.worker("alien"), b"\x02rubbish")
+    await broker.set(keys.worker("alien"), wire.VERSION + b"rubbish")
     await broker.zadd(keys.WORKERS, {"alien": time.time() + 60, "vanished": time.time() + 60})
     await StandIn(broker, "newcomer").beat()
 

@@ -33,7 +33,7 @@ class StepOutput:
     scored: tuple[Token, ...] = ()
     """Where log-probabilities are asked for, the tokens whose text this is."""
     held: tuple[Token, ...] = ()
-    """And those whose text is still held back."""
+    """And those that are new, and whose text is still held back."""
     failure: Failure | None = None
     """Why it was given up, if it was."""
 
@@ -252,7 +252,9 @@ class Engine:
             return _ending(sequence)
         if sequence.constraint is not None and not sequence.is_finished:
             sequence.constraint.begin()
-        return StepOutput(sequence.id, text, (token.id,), sequence.finish_reason, sequence.take_scored(), sequence.held)
+        return StepOutput(
+            sequence.id, text, (token.id,), sequence.finish_reason, sequence.take_scored(), sequence.newly_held
+        )
 
     def _try_again(self, failed: list[Sequence], error: Exception) -> list[StepOutput]:
         """Read the rows' tokens again, the newest alone; whoever failed alone is given up."""

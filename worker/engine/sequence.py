@@ -135,9 +135,9 @@ class Sequence:
         return tuple(self._scored.popleft() for _ in range(num_shown))
 
     @property
-    def held(self) -> tuple[Token, ...]:
-        """The tokens with log-probabilities whose text isn't shown yet, but may be."""
-        return () if self.is_finished else tuple(self._scored)
+    def newly_held(self) -> tuple[Token, ...]:
+        """The newest token, if it has a log-probability and its text isn't shown yet, but may be."""
+        return (self._scored[-1],) if self._scored and not self.is_finished else ()
 
 
 def _is_penalized(sampling: SamplingParams) -> bool:
