@@ -76,15 +76,8 @@ class Answer:
 
     def _awaited_piece(self, *, may_stop: bool) -> int:
         """Length of the longest end of the held text that begins a stop string or what will be replaced."""
-        return max(
-            (
-                size
-                for awaited in (self._awaited if may_stop else self._replaced)
-                for size in range(min(len(awaited) - 1, len(self._held)), 0, -1)
-                if self._held.endswith(awaited[:size])
-            ),
-            default=0,
-        )
+        awaited = self._awaited if may_stop else self._replaced
+        return max((_overlap(self._held, each) for each in awaited), default=0)
 
     def _strip(self, shown: str, *, is_last: bool) -> str:
         if self._is_empty:
@@ -94,3 +87,13 @@ class Answer:
             self._held = shown[len(body) :] + self._held
         self._is_empty = self._is_empty and not body
         return body
+
+
+def _overlap(text: str, awaited: str) -> int:
+    """Length of the longest end of a text that begins what is awaited, and isn't all of it."""
+    start = max(0, len(text) - len(awaited) + 1)
+    while (start := text.find(awaited[0], start)) >= 0:
+        if awaited.startswith(text[start:]):
+            return len(text) - start
+        start += 1
+    return 0
