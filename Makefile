@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 LITELLM := build/litellm/installed
 QUANTIZATION := build/quantization/installed
 TESTERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-BENCHMARKS := queue gateway engine price constraint growth
+BENCHMARKS := queue gateway engine host price constraint growth
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

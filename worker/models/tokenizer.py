@@ -38,6 +38,7 @@ class SentencePieceCodec:
 
     def __init__(self, model: SentencePieceProcessor) -> None:
         self._model = model
+        self._size = model.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ordinary text."""
@@ -46,13 +47,12 @@ class SentencePieceCodec:
 
     def decode(self, token_ids: list[int]) -> str:
         """Return the text of ordinary tokens; the rows that models add to round their vocabulary have none."""
-        size = self._model.get_piece_size()
-        text: str = self._model.decode([token_id for token_id in token_ids if token_id < size])
+        text: str = self._model.decode([token_id for token_id in token_ids if token_id < self._size])
         return text
 
     def piece(self, token_id: int) -> str | None:
         """The model's own string for this id, which the checkpoint may have replaced."""
-        return self._model.id_to_piece(token_id) if token_id < self._model.get_piece_size() else None
+        return self._model.id_to_piece(token_id) if token_id < self._size else None
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return what the token adds to a text."""

@@ -108,6 +108,8 @@ class Vocabulary:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of these tokens, control tokens spelled out."""
+        if self._texts.keys().isdisjoint(token_ids):  # as nearly always
+            return self._codec.decode(list(token_ids))
         return "".join(
             "".join(self._texts[token_id] for token_id in group) if is_control else self._codec.decode(list(group))
             for is_control, group in groupby(token_ids, key=self._texts.__contains__)
