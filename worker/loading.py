@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
+from shared.garbage import lasting
 from worker.models.family import Model
 from worker.settings import WorkerSettings
 
@@ -19,8 +20,10 @@ async def load_in_thread(settings: WorkerSettings, report: Callable[[str], None]
 
     def load() -> None:
         try:
-            from worker.models.registry import load_model  # imports torch for the families that need it
+            from worker.models.registry import find_model_type, import_family, load_model
 
+            with lasting():  # ends before there are weights, whose garbage would stay as well
+                import_family(find_model_type(settings).family)
             loaded.set_result(load_model(settings, report_in_loop))
         except Exception as error:  # noqa: BLE001  carried over to whoever awaits, whatever it is
             loaded.set_exception(error)

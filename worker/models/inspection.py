@@ -1,12 +1,12 @@
 """What a directory holds and how it would be served, without its weights."""
 
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from shared.catalogue import Family
+from shared.garbage import lasting
 from shared.job import MediaKind
-from worker.models.registry import of_reference
+from worker.models.registry import import_family, of_reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ def inspect(directory: Path) -> Inspection:
     entry = of_reference(str(directory))
     if entry.family is not Family.GENERIC:
         return Inspection(entry.name, "", entry.modalities, None)
-    import_module("worker.models.companions")  # before anything imports transformers
-    generic = import_module("worker.models.generic")
+    with lasting():
+        generic = import_family(Family.GENERIC)
     architecture = generic.read_architecture(directory)
     taken = generic.modalities(generic.read_processor(directory))
     return Inspection(entry.name, architecture.model_class.__name__, taken, architecture.obstacle)

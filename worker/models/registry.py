@@ -27,11 +27,16 @@ _YI_34B_WIDTH = 7168
 def load_model(settings: WorkerSettings, report: Callable[[str], None]) -> Model:
     """Load the model the settings ask for, telling how far it is in short lines; raises LoadError if it can't be."""
     model_type = find_model_type(settings)
-    if model_type.family is not Family.FAKE:
-        import_module("worker.models.companions")  # before anything imports transformers
-    family = import_module(f"worker.models.{model_type.family}")
+    family = import_family(model_type.family)
     model: Model = family.load(settings.model_copy(update={"model_type": model_type.name}), report)
     return model
+
+
+def import_family(family: Family) -> Any:
+    """Return the family's module, which brings torch and transformers along unless it is the fake one's."""
+    if family is not Family.FAKE:
+        import_module("worker.models.companions")  # before anything imports transformers
+    return import_module(f"worker.models.{family}")
 
 
 def find_model_type(settings: WorkerSettings) -> ModelType:
