@@ -7,6 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from baton.embedded import EmbeddedRedis
+from shared.garbage import lasting
 from tests.schedule import Schedule, place
 
 
@@ -19,6 +20,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log) -> Schedule | None:
     """Hand tests out by the servers they share, where they would be handed out by files."""
     return Schedule(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Import the tests, and torch and transformers with them, without a search for garbage, which there is none of."""
+    with lasting():
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
