@@ -17,6 +17,9 @@ LARGEST = "tests/acceptance/test_memory.py::"
 LATE = "tests/worker/engine/test_late.py::"
 GRAMMAR = "tests/worker/engine/test_grammar.py::"
 STRUCTURE = "tests/acceptance/test_structure.py::"
+ANSWER = "tests/worker/test_answer.py::"
+OUTBOX = "tests/worker/test_outbox.py::"
+ELSEWHERE = "tests/worker/engine/test_elsewhere.py::"
 
 MUTANTS = (
     Mutant(
@@ -291,5 +294,40 @@ MUTANTS = (
         "return self._is_too_dear or self._matcher.is_error()",
         "return self._matcher.is_error()",
         STRUCTURE + "test_what_is_dear_to_follow_costs_its_own_request_only[widening]",
+    ),
+    Mutant(
+        "nobody waits for a character for ever",
+        "worker/engine/detokenizer.py",
+        "if num_waiting < MAX_WAITING and (",
+        "if (",
+        ANSWER + "test_a_token_costs_the_same_however_long_the_answer_is",
+    ),
+    Mutant(
+        "what was told need not be held",
+        "worker/outbox.py",
+        "        del said.held[: len(logprobs) - num_told_before]",
+        "        pass",
+        OUTBOX + "test_events_tell_what_is_held_however_steps_are_joined_and_attempts_follow_each_other",
+    ),
+    Mutant(
+        "what is to be told is counted where earlier attempts hold it",
+        "worker/outbox.py",
+        "        self._num_held.update(",
+        "        dict(",
+        OUTBOX + "test_events_tell_what_is_held_however_steps_are_joined_and_attempts_follow_each_other",
+    ),
+    Mutant(
+        "what sampling is told goes to the device",
+        "worker/engine/sampler.py",
+        "return upload(values, torch.float32, like.device)[:, None]",
+        "return torch.tensor(values, dtype=torch.float32)[:, None]",
+        ELSEWHERE + "test_engine_works_on_devices_that_hold_their_numbers_in_the_hosts_memory",
+    ),
+    Mutant(
+        "adapters find their rows on every device",
+        "worker/engine/adapters.py",
+        "slots = slots.to(self._a.device)",
+        "slots = slots",
+        ELSEWHERE + "test_engine_works_on_devices_that_hold_their_numbers_in_the_hosts_memory",
     ),
 )
