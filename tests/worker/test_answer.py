@@ -69,6 +69,21 @@ def test_a_token_costs_the_same_however_long_the_answer_is(token_id):
     assert tokenizer.num_read < 2000 * 32
 
 
+class Words:
+    """Has tokens without text, and puts blanks between words only."""
+
+    def decode(self, token_ids):
+        return " ".join("ab"[i] for i in token_ids if i < 2)
+
+
+@pytest.mark.parametrize("num_words", [1, 2, 6, 7, 8])
+def test_tokens_without_text_leave_what_stands_before_them(num_words):
+    token_ids = [0] * num_words + [300] * 40 + [1]
+    answer = Answer(Prompt(token_ids=(0,), tokenizer=Words()), SamplingParams())
+
+    assert "".join(map(answer.push, token_ids)) == Words().decode(token_ids)
+
+
 def test_character_after_many_tokens_without_one_is_shown():
     shown, _ = deltas(b"\x80" * 50 + "书".encode())
 

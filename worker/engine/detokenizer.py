@@ -50,6 +50,9 @@ class IncrementalDetokenizer:
         text, num_waiting = self._unseen(), len(self._window) - self._num_known
         if num_waiting < MAX_WAITING and (not text or text.endswith(REPLACEMENT)):
             return ""
+        if not text:
+            del self._window[self._num_known :]
+            return ""
         if self._num_known >= MAX_KNOWN:
             del self._window[: self._num_known]
             self._known = self._tokenizer.decode(self._window)
